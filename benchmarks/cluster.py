@@ -79,9 +79,9 @@ class ClusterProcesses:
         """The environment of a process that shares no data directory with any other."""
         return self.environ | {"RLM_MCP_DATA_DIR": str(self.directory / f"machine-{next(self.machines)}")}
 
-    async def start_server(self) -> str:
+    async def start_server(self, *options: str) -> str:
         """Starts one more server, which plays no runs; its URL."""
-        serving = http_process(self.new_machine(), "--runs", "0")
+        serving = http_process(self.new_machine(), "--runs", "0", *options)
         process, url = await asyncio.to_thread(self.closing.enter_context, serving)
         self.closing.callback(process.terminate)
         self.servers.append(process)

@@ -12,6 +12,7 @@ pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 from mcp import Client, MCPError
 
 from benchmarks.cluster import SUMS, call, cluster_processes
+from rlm_mcp.server.transports.token_file import digest_of
 from rlm_mcp.workspace.inspect_repls import INSPECT_REPLS
 from rlm_mcp.workspace.kept_repl import what_became_of
 from rlm_mcp.workspace.repl_states import TakenState
@@ -88,6 +89,32 @@ async def test_clients_that_run_cells_at_two_servers_at_once_share_their_variabl
                     for era in ("auto", "legacy"):
                         tasks.start_soon(count_on, url, era)
             assert (await run_code(client, "print(n)"))["stdout"] == "20\n"
+
+
+async def test_tenants_with_the_same_context_share_no_variables_at_any_server(
+    tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer
+) -> None:
+    names = ("ann", "bob")
+    (tmp_path / "tokens").write_text("".join(f"{name} {digest_of(name)}\n" for name in names))
+    with anyio.fail_after(240):
+        async with cluster_processes(tmp_path, sandbox_cache, servers=1, workers=0) as cluster:
+            urls = [await cluster.start_server("--token-file", str(tmp_path / "tokens")) for _ in range(2)]
+            contexts = set()
+            for name in names:
+                async with at(urls[0], "auto", name) as client:
+                    registered = await call(client, "register_context", text="a line", name="lines")
+                    contexts.add(registered["context_id"])
+                    await run_code(client, f"mine = {name!r}")
+            for url in reversed(urls):
+                for name in names:
+                    async with at(url, "auto", name) as client:
+                        assert (await run_code(client, "print(mine)"))["stdout"] == f"{name}\n"
+            async with at(urls[1], "auto", "ann") as client:
+                await run_code(client, "1", reset=True)
+                assert "NameError" in str(await run_code(client, "mine"))
+            async with at(urls[0], "auto", "bob") as client:
+                assert (await run_code(client, "print(mine)"))["stdout"] == "bob\n"
+    assert len(contexts) == 1
 
 
 async def test_after_a_server_was_killed_in_a_cell_the_next_call_is_answered_by_another_and_told_what_is_missing(
