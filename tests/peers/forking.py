@@ -11,6 +11,7 @@ import fcntl
 import functools
 import gc
 import importlib
+import logging
 import multiprocessing
 import os
 import resource
@@ -31,17 +32,23 @@ from rlm_mcp.cli.main import command_parser, main
 IMPORTED = (
     "aiohttp",
     "anyio._backends._asyncio",
+    "httpcore2",
     "openai",
-    "rlm_mcp.server.answer_preparation",
+    "rlm_mcp.models.sender",
     "rlm_mcp.server.transports.http",
     "rlm_mcp.server.transports.stdio",
     "rlm_mcp.server.transports.stdio_pipe",
     "rlm_mcp.server.workers.process",
+    "stringprep",
+    "truststore",
     "uvicorn.lifespan.on",
     "uvicorn.loops.auto",
-    "wasm_runtime",
+    "wasm_runtime.compile_cache",
+    "wasm_runtime.runtime",
 )
 """what commands and workers import when they need it, with what their libraries import then"""
+PREPARATION = "rlm_mcp.server.answer_preparation"
+"""Builds a server, which imports still more."""
 INTERPRETER = "python"
 """Name of a script beside the socket that runs `-c CODE` in a forked process, and of that request of forked.py."""
 MOST_DESCRIPTORS = 253
@@ -197,6 +204,8 @@ if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
     command_parser()  # imports the commands
+    importlib.import_module(PREPARATION).server_without_workspace().streamable_http_app()  # makes what servers share
+    logging.root.handlers.clear()  # which the SDK has added
     gc.freeze()
     gc.enable()
     listener = socket.socket(fileno=int(sys.argv[1]))
