@@ -70,9 +70,10 @@ def search(
     check_pattern(wanted)
     whole = Timeout(total_seconds)
     timeout = Timeout(min(seconds, total_seconds))
-    files = store.plain_files([entry for entry in _chosen(store, context, path) if entry.bytes], timeout)
+    chosen = [entry for entry in _chosen(store, context, path) if entry.bytes]
+    files = store.plain_files(chosen, timeout)
     counts = count_lines(wanted, {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}, timeout)
-    was_cut = timeout.expired
+    was_cut = timeout.expired or len(files) < len(chosen)
     found = _first_matches(
         files,
         counts,

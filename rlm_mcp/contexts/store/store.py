@@ -64,6 +64,9 @@ from rlm_mcp.errors import (
 REFERENCE_ABOVE_BYTES = 1 << 30
 """A larger file is referenced where it lies: copying it would take seconds and double the disk space."""
 
+FETCHING_SHARE = 0.75
+"""Of the time of a search: longer it does not wait for what must be fetched."""
+
 FETCHED_AT_ONCE = 16
 """Objects that one search fetches at the same time."""
 
@@ -475,7 +478,8 @@ class Store:
     def _located(self, files: Sequence[FileEntry], timeout: Timeout) -> Sequence[FileEntry]:
         """Looks for many texts at once where each takes a request; gives those that were there in time.
 
-        What is being fetched when the time is over goes on, so that the next search finds it.
+        A share of the time is left to search what is there. What is being fetched then goes on, so that the next search
+        finds it.
         """
         at_once = self._blobs.looked_for_at_once
         if any(is_object(entry.key) for entry in files):
@@ -483,6 +487,7 @@ class Store:
         if at_once == 1 or not files:
             return files
         located: set[str] = set()
+        timeout = Timeout(FETCHING_SHARE * timeout.seconds_left)
         self._prepare(files)
 
         def locate(some: Sequence[FileEntry]) -> None:

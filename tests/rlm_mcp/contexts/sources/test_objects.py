@@ -407,3 +407,36 @@ def test_a_store_that_refuses_is_named_without_its_keys(tmp_path: Path, status: 
                 assert KEY not in str(refused.value)
                 assert refused.value.__suppress_context__
         server.shutdown()
+
+
+class StandingBucket(S3Bucket):
+    """Waits before it reads one object, once that is asked for."""
+
+    def __init__(self, name: str, *, access: dict[str, str]) -> None:
+        super().__init__(name, access=access)
+        self.standing: str | None = None
+        self.goes_on = threading.Event()
+
+    def read(self, key: str, start: int, end: int) -> tuple[ListedObject, bytes]:
+        if key == self.standing:
+            assert self.goes_on.wait(60)
+        return super().read(key, start, end)
+
+
+def test_a_search_does_not_wait_for_an_object_beyond_its_time_and_the_next_one_has_it(
+    buckets: Buckets, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        buckets.write(f"logs/{name}.log", LINE.format(name))
+    bucket = StandingBucket(BUCKET, access=access_to(buckets.endpoint))
+    access = BucketAccess(allowed=(BucketAddress(bucket=BUCKET),), open=lambda _: bucket)
+    with Store(tmp_path / "data", objects=ObjectSources(access=access)) as store:
+        context = store.register_source("s3://texts/logs")
+        bucket.standing = "logs/b.log"
+        try:
+            found = search(store, context, "text", seconds=4.0)
+            assert ([match.path for match in found.matches], found.truncated) == (["a.log", "c.log"], True)
+        finally:
+            bucket.goes_on.set()
+        found = search(store, context, "text", seconds=30.0)
+        assert (found.total, found.truncated) == (3, False)
