@@ -252,7 +252,8 @@ def opening(
 
 def _costs(briefs: Sequence[Brief], usd_per_mtok: float | None) -> str:
     """The cost of sub-calls: one over much text, and a judgement of every line where there are many short ones."""
-    many = [b for b in briefs if b.kind != "files" and b.lines >= _MANY_LINES and b.chars <= _SHORT_LINE * b.lines]
+    lined = [b for b in briefs if b.kind != "files" and b.format.partition(";")[0] != "json"]  # printed over lines
+    many = [b for b in lined if b.lines >= _MANY_LINES and b.chars <= _SHORT_LINE * b.lines]
     lines = sum(brief.lines for brief in many)
     calls, tokens = estimate_many(lines, sum(brief.chars for brief in many)) if many else (0, 0)
 

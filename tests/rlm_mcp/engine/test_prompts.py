@@ -60,6 +60,8 @@ def test_a_strong_model_is_told_what_judging_every_line_would_cost() -> None:
     assert "Cost: classify over all 4,000 lines 34" in prompts.opening("Which?", [brief], None, "strong")
     assert "Cost" not in prompts.opening("Which?", [brief], None, "weak")
     assert "Cost" not in prompts.opening("Which?", [replace(brief, lines=100)], None, "strong")
+    assert "Cost" not in prompts.opening("Which?", [replace(brief, format="json; json.loads reads it")], None, "strong")
+    assert "Cost" in prompts.opening("Which?", [replace(brief, format="json lines; one a line")], None, "strong")
 
 
 def test_a_strong_model_is_shown_kinds_of_lines_and_a_weak_one_samples() -> None:
