@@ -1,10 +1,12 @@
-"""Lets the machines of a cluster die, stand still and lose their database while runs go on, and checks invariants.
+"""Lets the machines of a cluster die, stand still and lose database or bucket while runs go on, and checks invariants.
 
-    python -m benchmarks.cluster [--minutes 15] [--workers 3] [--seed 0]
+    python -m benchmarks.cluster [--minutes 15] [--servers 2] [--workers 3] [--seed 0]
 
-Starts Postgres (Debian's package), an object store, a scripted model, a server that plays no runs, and workers, all as
-processes of this machine. Clients ask question after question while workers are killed (SIGKILL), stopped for longer
-than a lease lasts (SIGSTOP, SIGCONT), and the database is restarted. Times are printed; checked is that
+Starts Postgres (Debian's package), an object store, a scripted model, servers that play no runs, and workers, all as
+processes of this machine. First it measures, without faults, the start of runs, their time beside that of the same runs
+on files, and how soon a cancel at another server ends the requests to the model. Then clients, behind a balancer, ask
+question after question while workers and servers are killed (SIGKILL), workers stopped for longer than a lease lasts
+(SIGSTOP, SIGCONT), the database is restarted, and the bucket is away. Times are printed; checked is that
 
     every run that was accepted ends, with the right answer
     no call whose reply was on record was asked again, according to the record
@@ -18,13 +20,16 @@ import json
 import random
 import re
 import signal
+import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +41,7 @@ from benchmarks.sums import Sums
 from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.redact import Secret
+from tests.peers.balancer import Balancer
 from tests.peers.cluster import (
     BUCKET,
     PostgresServer,
@@ -53,7 +59,9 @@ LATENCY = 0.05
 STANDING_SECONDS = 4.5
 """Longer than a lease lasts."""
 
-Fault = Literal["kill", "stop", "database"]
+BUCKET_AWAY_SECONDS = 15.0
+
+Fault = Literal["kill", "stop", "server", "database", "bucket"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +77,7 @@ class ClusterProcesses:
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     machines: Iterator[int] = field(default_factory=count)
     closing: ExitStack = field(default_factory=ExitStack)
+    bucket_is_away: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
@@ -95,6 +104,13 @@ class ClusterProcesses:
             process = subprocess.Popen([*COMMAND, "worker"], env=self.new_machine(), stderr=log, start_new_session=True)  # noqa: S603 - our own command
         self.workers.append(process)
         return process
+
+    def kill_server(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kills a server."""
+        number = self.servers.index(process)
+        del self.servers[number], self.urls[number]
+        process.kill()
+        process.wait()
 
     def kill_worker(self, process: "subprocess.Popen[bytes]") -> None:
         """Kills a worker."""
@@ -132,11 +148,14 @@ async def cluster_processes(
     async with OpenAIServer(SUMS.reply_to, latency=latency) as model:
         with ExitStack() as stack:
             postgres = stack.enter_context(postgres_server(programs, is_durable=is_durable))
-            endpoint = stack.enter_context(object_store(directory / "buckets"))
+            bucket_is_away = threading.Event()
+            endpoint = stack.enter_context(object_store(directory / "buckets", is_away=bucket_is_away.is_set))
             environ = environment(directory, cache_dir, model.base_url, RLM_MCP_SUB_CALL_CACHE="false")
             environ |= object_store_variables(endpoint)
             environ |= {"RLM_MCP_STORE": postgres.url, "RLM_MCP_BLOBS": f"s3://{BUCKET}/cluster"}
-            cluster = ClusterProcesses(environ=environ, postgres=postgres, model=model, directory=directory)
+            cluster = ClusterProcesses(
+                environ=environ, postgres=postgres, model=model, directory=directory, bucket_is_away=bucket_is_away
+            )
             stack.enter_context(cluster.closing)
             for _ in range(servers):
                 await cluster.start_server()
@@ -158,13 +177,50 @@ async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]
     return dict(result.structured_content)
 
 
+Call = Callable[..., Awaitable[dict[str, Any]]]
+"""(tool, **arguments), gives the structured result"""
+
+
 async def ask(client: Client, context: str, number: int) -> dict[str, Any]:
     """The end of a run that answers a question of its own."""
+    return await ask_by(partial(call, client), context, number)
+
+
+async def ask_by(call_tool: Call, context: str, number: int) -> dict[str, Any]:
+    """The same by another way to call tools."""
     query = f"question {number}: add it up"
-    run = await call(client, "rlm_solve", query=query, contexts=[context], mode="rlm", wait_seconds=20)
+    run = await call_tool("rlm_solve", query=query, contexts=[context], mode="rlm", wait_seconds=20)
     while run["status"] == "running":
-        run = await call(client, "rlm_result", run_id=run["run_id"], wait_seconds=20)
+        run = await call_tool("rlm_result", run_id=run["run_id"], wait_seconds=20)
     return run
+
+
+@dataclass(slots=True)
+class Patient:
+    """A client behind a balancer that makes a call again when the server died with which it had begun."""
+
+    cluster: ClusterProcesses
+    delays: list[float] = field(default_factory=list)
+    """seconds from the end of a server until the call is answered by another, without what the call itself takes"""
+
+    async def __call__(self, tool: str, **arguments: object) -> dict[str, Any]:
+        """The structured result of a tool call."""
+        failed_at = 0.0
+        while True:
+            balancer = Balancer(self.cluster.urls)
+            try:
+                async with balancer.client("auto") as client:
+                    if failed_at:
+                        self.delays.append(time.monotonic() - failed_at)
+                        failed_at = 0.0
+                    result = await client.call_tool(tool, arguments)
+            except Exception:  # noqa: BLE001 - a client whose server is dead raises this or that
+                failed_at = failed_at or time.monotonic()
+                await asyncio.sleep(0.05)
+                continue
+            assert not result.is_error, result.content
+            assert result.structured_content is not None
+            return dict(result.structured_content)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,6 +238,8 @@ class Findings:
     old_epochs: int = 0
     gaps: list[float] = field(default_factory=list)
     """seconds from the last event of a dead worker to the first of its successor"""
+    delays: list[float] = field(default_factory=list)
+    """seconds until another server than a dead one could be asked"""
 
 
 def examine(cluster: ClusterProcesses, runs: Sequence[dict[str, Any]]) -> Findings:
@@ -241,6 +299,13 @@ async def make_faults(cluster: ClusterProcesses, dice: random.Random, until: flo
                 worker.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(STANDING_SECONDS)
                 worker.send_signal(signal.SIGCONT)
+            case "server":
+                await asyncio.to_thread(cluster.kill_server, dice.choice(cluster.servers))
+                await cluster.start_server()
+            case "bucket":
+                cluster.bucket_is_away.set()
+                await asyncio.sleep(BUCKET_AWAY_SECONDS)
+                cluster.bucket_is_away.clear()
             case "database":
                 await asyncio.to_thread(cluster.postgres.stop)
                 await asyncio.sleep(3)
@@ -252,14 +317,13 @@ async def run_under_faults(
 ) -> Findings:
     """Clients ask for this time while faults happen; then all runs are brought to their end and examined."""
     until, runs, numbers = time.monotonic() + seconds, list[dict[str, Any]](), iter(range(10**9))
+    patient = Patient(cluster)
 
     async def ask_on() -> None:
-        async with at(cluster.url, "auto") as client:
-            while time.monotonic() < until:
-                runs.append(await ask(client, "lines", next(numbers)))
+        while time.monotonic() < until:
+            runs.append(await ask_by(patient, "lines", next(numbers)))
 
-    async with at(cluster.url, "auto") as client:
-        await call(client, "register_context", text="a line\n" * 20_000, name="lines")
+    await patient("register_context", text="a line\n" * 20_000, name="lines")
     asking = [asyncio.create_task(ask_on()) for _ in range(clients)]
     breaking = asyncio.create_task(make_faults(cluster, random.Random(seed), until, faults))
     try:
@@ -269,27 +333,79 @@ async def run_under_faults(
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
-    return await asyncio.to_thread(examine, cluster, runs)
+    findings = await asyncio.to_thread(examine, cluster, runs)
+    findings.delays = patient.delays
+    return findings
+
+
+async def undisturbed(cluster: ClusterProcesses, times: int) -> None:
+    """Prints what a run takes without faults, and beside it what it takes on the files of one process."""
+    seconds: dict[str, list[float]] = {"cluster": [], "files": []}
+    on_files = cluster.new_machine()
+    del on_files["RLM_MCP_STORE"], on_files["RLM_MCP_BLOBS"]
+    with http_process(on_files) as (_, url):
+        async with at(cluster.urls[0], "auto") as client, at(url, "auto") as alone:
+            for one in (client, alone):
+                await call(one, "register_context", text="a line\n" * 20_000, name="lines")
+                await ask(one, "lines", 0)
+            for number in range(1, times + 1):
+                for name, one in (("cluster", client), ("files", alone)):
+                    began = time.monotonic()
+                    await ask(one, "lines", number)
+                    seconds[name].append(time.monotonic() - began)
+    with cluster.database() as database:
+        ids = [run_id for (run_id,) in database.rows("SELECT run_id FROM rlm_runs ORDER BY run_id")]
+        query = "SELECT line FROM rlm_events WHERE run_id = %s ORDER BY seq LIMIT 2"
+        first = [[json.loads(line)["at"] for (line,) in database.rows(query, (run_id,))] for run_id in ids]
+    print(f"a run on the cluster, on files: median {' and '.join(map(_median, seconds.values()))}")
+    print(f"from the start of a run to its first event: {_spread([after - before for before, after in first])}")
+
+
+async def cancelled_elsewhere(cluster: ClusterProcesses, times: int, dice: random.Random) -> None:
+    """Prints how long a run asks the model after another server was told to cancel it."""
+    seconds = []
+    async with at(cluster.urls[0], "auto") as client, at(cluster.urls[-1], "auto") as other:
+        for number in range(times):
+            query = f"question {number}: add it up, and be cancelled"
+            run = await call(client, "rlm_solve", query=query, contexts=["lines"], mode="rlm", wait_seconds=0)
+            await asyncio.sleep(dice.uniform(0.0, 0.4))
+            began = time.monotonic()
+            await call(other, "cancel_run", run_id=run["run_id"])
+            seconds.append(time.monotonic() - began)
+    print(f"until a cancel at another server has ended a run: {_spread(seconds)}", flush=True)
+
+
+def _median(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s"
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    order = sorted(seconds) or [0.0]
+    return f"p50 {order[len(order) // 2]:.2f} s, p99 {order[int(len(order) * 0.99)]:.2f} s ({len(seconds)} times)"
 
 
 def _report(faults: Sequence[Fault], findings: Findings) -> None:
-    gaps = sorted(findings.gaps)
-    p50, p99 = (gaps[len(gaps) // 2], gaps[int(len(gaps) * 0.99)]) if gaps else (0.0, 0.0)
     print(
         f"{' and '.join(faults)}: {findings.runs} runs, {len(findings.wrong)} wrong; {findings.takeovers} takeovers"
-        f" (gap p50 {p50:.1f} s, p99 {p99:.1f} s); {findings.on_record} replies on record, {findings.repeated} asked"
-        f" again; requests without a record {findings.unrecorded}; records with old epochs {findings.old_epochs}",
+        f" (gap {_spread(findings.gaps)}); {findings.on_record} replies on record, {findings.repeated} asked"
+        f" again; requests without a record {findings.unrecorded}; records with old epochs {findings.old_epochs};"
+        f" another server than a dead one asked after {_spread(findings.delays)}",
         flush=True,
     )
     for wrong in findings.wrong[:10]:
         print(f"WRONG: {wrong}", flush=True)
 
 
-async def _measure(minutes: float, workers: int, clients: int, seed: int) -> None:
-    mixes: list[tuple[Fault, ...]] = [("kill",), ("stop",), ("database",), ("kill", "stop", "database")]
+async def _measure(minutes: float, servers: int, workers: int, clients: int, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with cluster_processes(Path(directory), servers=servers, workers=workers, is_durable=True) as cluster:
+            await undisturbed(cluster, times=30)
+            await cancelled_elsewhere(cluster, 40, random.Random(seed))
+    mixes: list[tuple[Fault, ...]] = [("kill",), ("stop",), ("server",), ("database",), ("bucket",)]
+    mixes.append(("kill", "stop", "server", "database", "bucket"))
     for faults in mixes:
         with tempfile.TemporaryDirectory() as directory:
-            async with cluster_processes(Path(directory), workers=workers, is_durable=True) as cluster:
+            async with cluster_processes(Path(directory), servers=servers, workers=workers, is_durable=True) as cluster:
                 findings = await run_under_faults(
                     cluster, seconds=minutes * 60 / len(mixes), clients=clients, faults=faults, seed=seed
                 )
@@ -300,11 +416,12 @@ async def _measure(minutes: float, workers: int, clients: int, seed: int) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs of a cluster while its parts fail.")
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    asyncio.run(_measure(options.minutes, options.workers, options.clients, options.seed))
+    asyncio.run(_measure(options.minutes, options.servers, options.workers, options.clients, options.seed))
 
 
 if __name__ == "__main__":

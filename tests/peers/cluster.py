@@ -108,9 +108,17 @@ def postgres_server(programs: Path, *, is_durable: bool = False) -> Iterator[Pos
 
 
 @contextmanager
-def object_store(directory: Path, port: int = 0) -> Iterator[str]:
-    """Serves the folders in a directory as buckets; gives the endpoint."""
+def object_store(directory: Path, port: int = 0, is_away: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    """Serves the folders in a directory as buckets; gives the endpoint. While it `is_away`, connections break."""
     import localbucket
+
+    class Handler(localbucket.S3Handler):  # type: ignore[misc] # the package has no annotations
+        data_root = directory.resolve()
+
+        def parse_request(self) -> bool:
+            """False where a request is not answered."""
+            self.close_connection = True
+            return not is_away() and bool(super().parse_request())
 
     (directory / BUCKET).mkdir(parents=True, exist_ok=True)
     # Head and body of an answer go out separately: without this, each waits 40 ms for the acknowledgement of the other.

@@ -65,7 +65,7 @@ async def test_a_context_of_one_server_is_asked_about_at_another_and_outlives_it
                 assert not removed.is_error
 
 
-@pytest.mark.parametrize("fault", ["kill", "stop", "database"])
+@pytest.mark.parametrize("fault", ["kill", "stop", "server", "database"])
 async def test_no_fault_makes_a_run_fail_or_a_paid_call_be_asked_again(
     tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer, fault: Fault
 ) -> None:
