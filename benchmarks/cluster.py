@@ -316,14 +316,14 @@ async def run_under_faults(
     cluster: ClusterProcesses, *, seconds: float, clients: int, faults: Sequence[Fault], seed: int = 0
 ) -> Findings:
     """Clients ask for this time while faults happen; then all runs are brought to their end and examined."""
-    until, runs, numbers = time.monotonic() + seconds, list[dict[str, Any]](), iter(range(10**9))
     patient = Patient(cluster)
+    await patient("register_context", text="a line\n" * 20_000, name="lines")
+    until, runs, numbers = time.monotonic() + seconds, list[dict[str, Any]](), iter(range(10**9))
 
     async def ask_on() -> None:
         while time.monotonic() < until:
             runs.append(await ask_by(patient, "lines", next(numbers)))
 
-    await patient("register_context", text="a line\n" * 20_000, name="lines")
     asking = [asyncio.create_task(ask_on()) for _ in range(clients)]
     breaking = asyncio.create_task(make_faults(cluster, random.Random(seed), until, faults))
     try:
