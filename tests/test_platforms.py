@@ -14,15 +14,6 @@ from mcp_types import CallToolResult
 
 TESTS = Path(__file__).parent
 
-IMPORTS = """
-import json
-from without_posix import hide_posix, import_all
-hide_posix("wasm_runtime", "rlm_mcp")
-names = import_all("wasm_runtime", "rlm_mcp")
-from wasm_runtime.machine import mapped_pages
-print(json.dumps({"names": names, "fcntl": mapped_pages.fcntl is not None}))
-"""
-
 SESSION = """
 import json, os, sys
 from pathlib import Path
@@ -50,9 +41,13 @@ print(json.dumps(found))
 """
 
 SERVER = """
-import sys
-from without_posix import hide_posix
+import json, sys
+from pathlib import Path
+from without_posix import hide_posix, import_all
 hide_posix("wasm_runtime", "rlm_mcp")
+names = import_all("wasm_runtime", "rlm_mcp")
+from wasm_runtime.machine import mapped_pages
+Path(sys.argv[1]).write_text(json.dumps({"names": names, "fcntl": mapped_pages.fcntl is not None}))
 from rlm_mcp.cli.main import main
 sys.exit(main([]))
 """
@@ -66,12 +61,6 @@ def run_without_posix(program: str, *arguments: Path) -> dict[str, Any]:
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
-
-
-def test_every_module_can_be_imported_where_there_is_no_posix() -> None:
-    found = run_without_posix(IMPORTS)
-    assert {"wasm_runtime.machine.mapped_pages", "rlm_mcp.cli.main", "rlm_mcp.files"} <= set(found["names"])
-    assert not found["fcntl"]
 
 
 def test_a_session_runs_stops_undoes_and_copies_where_there_is_no_posix(compiled_cache: Path, tmp_path: Path) -> None:
@@ -88,21 +77,41 @@ def test_a_session_runs_stops_undoes_and_copies_where_there_is_no_posix(compiled
     }
 
 
-@pytest.mark.anyio
-async def test_the_server_runs_code_over_a_context_where_there_is_no_posix(
-    compiled_cache: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def served(compiled_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], CallToolResult]:
+    """What a server where there is no POSIX has imported, and the result of its code."""
+    directory = tmp_path_factory.mktemp("without-posix")
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= {
         "PYTHONPATH": str(TESTS),
         "RLM_MCP_CACHE_DIR": str(compiled_cache),
-        "RLM_MCP_DATA_DIR": str(tmp_path),
+        "RLM_MCP_DATA_DIR": str(directory / "data"),
     }
-    server = StdioServerParameters(command=sys.executable, args=["-c", SERVER], env=environment)
-    with anyio.fail_after(120):
-        async with Client(server) as client:
-            await client.call_tool("register_context", {"text": "a b c\n" * 1_000, "name": "abc"})
-            result = await client.call_tool("inspect_context", {"context": "abc", "code": "len(context.split())"})
-    assert isinstance(result, CallToolResult)
+    told = directory / "imported"
+    server = StdioServerParameters(command=sys.executable, args=["-c", SERVER, str(told)], env=environment)
+
+    async def answer() -> CallToolResult:
+        with anyio.fail_after(120):
+            async with Client(server) as client:
+                await client.call_tool("register_context", {"text": "a b c\n" * 1_000, "name": "abc"})
+                code = {"context": "abc", "code": "len(context.split())"}
+                result = await client.call_tool("inspect_context", code)
+        assert isinstance(result, CallToolResult)
+        return result
+
+    result = anyio.run(answer)
+    return json.loads(told.read_text()), result
+
+
+def test_every_module_can_be_imported_where_there_is_no_posix(served: tuple[dict[str, Any], CallToolResult]) -> None:
+    found, _ = served
+    assert {"wasm_runtime.machine.mapped_pages", "rlm_mcp.cli.main", "rlm_mcp.files"} <= set(found["names"])
+    assert not found["fcntl"]
+
+
+def test_the_server_runs_code_over_a_context_where_there_is_no_posix(
+    served: tuple[dict[str, Any], CallToolResult],
+) -> None:
+    _, result = served
     assert result.structured_content is not None
     assert result.structured_content["value"] == "3000"

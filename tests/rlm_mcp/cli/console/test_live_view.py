@@ -123,7 +123,7 @@ def test_ctrl_c_at_a_run_of_another_process_leaves_it_alone(
 ) -> None:
     runs = terminal(*solve(slow_endpoint, log_file))
     runs.until("turn 2 of")
-    watches = terminal(*solve(slow_endpoint, log_file), command=COMMAND)
+    watches = terminal(*solve(slow_endpoint, log_file))
     watches.until("── turn 1 ──")
     watches.type("\x03")
     assert watches.status() == 1
