@@ -5,7 +5,8 @@ in the cache, lines and characters are read by ranges, for which its index is bu
 text are known once it was read to its end; they replace the estimates of its registration in the catalogue.
 
 Each request compares the ETag of what it gets with that of the registration. What is in the cache was compared when it
-was fetched: it remains the text that the context means, even if the object changes.
+was fetched: it remains the text that the context means, even if the object changes. Whether an object may be read is
+checked each time, also for what is in the cache.
 """
 
 import threading
@@ -55,7 +56,6 @@ class ObjectTexts:
         self._cache = sources.cache or self._own_cache
         self._note = note
         self._counted: dict[str, Counts] = {}
-        self._noted: set[str] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
@@ -73,14 +73,15 @@ class ObjectTexts:
         """Which objects may be read."""
         return self._sources.access
 
-    def local_text(self, reference: ObjectReference) -> LocalText:
-        """The text in a file, which is fetched if it is not in the cache.
+    def local_text(self, reference: ObjectReference, *, is_counted: bool) -> LocalText:
+        """The text in a file, which is fetched if it is not in the cache. `is_counted` says that its sizes are exact.
 
         Raises SourceChanged, SourceRefused, SourceUnreachable, StoreFull.
         """
+        self.access.check(reference.address)
         cache, name = self._cache(), reference.index_name
         text = cache.hold((OBJECTS, name), reference.size, lambda: self._pieces(reference), is_hash=False)
-        if name not in self._noted:
+        if not is_counted:
             index = cache.files(OBJECTS).index(name)
             if reference.size > INDEXED_ABOVE_BYTES:
                 self._indexes.keep(reference.key, name, index)
@@ -89,6 +90,7 @@ class ObjectTexts:
 
     def part_reader(self, reference: ObjectReference) -> ReadBytes | None:
         """Reads parts of a text by requests for them alone; None if it is in the cache or small."""
+        self.access.check(reference.address)
         is_small = reference.size <= SMALL_BYTES
         return None if is_small or self._held(reference) is not None else partial(self._read, reference)
 
@@ -100,12 +102,15 @@ class ObjectTexts:
         reference.check(found)
         return data
 
-    def index(self, reference: ObjectReference, far_enough: Callable[[Counts], bool]) -> LineIndex:
+    def index(self, reference: ObjectReference, far_enough: Callable[[Counts], bool], *, is_counted: bool) -> LineIndex:
         """The line index of a text: complete, or one whose counts satisfy `far_enough`."""
         read = self.part_reader(reference)
         if read is not None:
-            return self._indexes.index(_ReadObject(reference, read), far_enough)
-        text = self.local_text(reference)
+            index = self._indexes.index(_ReadObject(reference, read), far_enough)
+            if not is_counted and index.counts.bytes == reference.size:
+                self._count(reference, index.counts)
+            return index
+        text = self.local_text(reference, is_counted=is_counted)
         index = self._cache().files(OBJECTS).index(reference.index_name)
         del text  # until here its file had to stay
         return index
@@ -130,7 +135,6 @@ class ObjectTexts:
 
     def _count(self, reference: ObjectReference, counts: Counts) -> None:
         with self._lock:
-            self._noted.add(reference.index_name)
             self._counted[reference.key] = counts
             is_much = len(self._counted) >= NOTED_AT_ONCE
         if is_much:

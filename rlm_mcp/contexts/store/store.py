@@ -635,7 +635,7 @@ class Store:
             reference = reference_of(row.blob)
             if isinstance(reference, Reference):
                 return LocalText(reference.check())
-            return self._objects.local_text(reference)
+            return self._objects.local_text(reference, is_counted=row.exact)
         try:
             return self._blobs.local_text(row.blob, row.bytes)
         except StoreDamaged as error:
@@ -648,7 +648,7 @@ class Store:
             return self._blobs.index(row.blob)
         reference = reference_of(row.blob)
         if isinstance(reference, ObjectReference):
-            return self._objects.index(reference, far_enough)
+            return self._objects.index(reference, far_enough, is_counted=row.exact)
         reference.check()
         return self._indexes.index(reference, far_enough)
 

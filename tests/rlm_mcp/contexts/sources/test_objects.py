@@ -211,6 +211,27 @@ def test_an_object_that_changed_is_named_where_it_must_be_fetched_and_can_be_tak
     assert store.read_lines(old, 1, path="a.log").text == "one\n"
 
 
+def test_what_was_read_for_an_earlier_version_is_counted_in_the_next_one(buckets: Buckets) -> None:
+    for name, text in {"a.log": "one\n", "kept.log": "two\nthree\n", "big.txt": BIG}.items():
+        buckets.write(f"logs/{name}", text)
+    store = buckets.store()
+    old = store.register_source("s3://texts/logs")
+
+    def counted(context: Context) -> dict[str, int]:
+        """The lines of the files whose sizes are exact, once all were read."""
+        for path in ("a.log", "kept.log"):
+            store.text(context, path)
+        store.line_index(context, "big.txt")
+        return {file.path: file.lines for file in store.files(context) if file.exact}
+
+    assert counted(old) == {"a.log": 1, "big.txt": 500_000, "kept.log": 2}
+    buckets.write("logs/a.log", "four\nfive\nsix\n")
+    new = store.refresh("logs")
+    assert (new.version, new.exact) == (2, False)
+    assert counted(new) == {"a.log": 3, "big.txt": 500_000, "kept.log": 2}
+    assert store.get("logs").exact
+
+
 def test_an_object_that_is_gone_is_named(buckets: Buckets) -> None:
     buckets.write("logs/a.log", "one\n")
     store = buckets.store()
@@ -322,11 +343,17 @@ def test_no_bucket_may_be_read_unless_it_is_named(tmp_path: Path) -> None:
 
 def test_a_context_is_not_read_any_more_when_its_prefix_is_no_longer_allowed(buckets: Buckets) -> None:
     buckets.write("logs/a.log", "one\n")
-    context = buckets.store().register_source("s3://texts/logs")
+    buckets.write("logs/big.txt", BIG)
+    first = buckets.store()
+    context = first.register_source("s3://texts/logs")
+    first.line_index(context, "big.txt")
+    assert first.text(context, "a.log") == "one\n"
     buckets.close()
     store = buckets.store("s3://texts/other")
-    with pytest.raises(SourceRefused, match=r"^s3://texts/logs/a.log is not below what may be read"):
-        store.text(context, "a.log")
+    for use in (store.text, store.line_index):
+        for path in ("a.log", "big.txt"):  # of which one is in the cache, and the other one indexed
+            with pytest.raises(SourceRefused, match=rf"^s3://texts/logs/{path} is not below what may be read"):
+                use(context, path)
 
 
 def test_a_store_that_does_not_answer_is_named_and_nothing_is_lost(buckets: Buckets) -> None:
