@@ -12,7 +12,7 @@ contexts/holders/TOKEN.lock    locked by a process while it is alive (process_lo
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, count
@@ -515,7 +515,8 @@ class Store:
         """
         if self._blobs.looked_for_at_once == 1 and not any(is_object(entry.key) for entry in files):
             return
-        self._prepare(files)
+        with suppress(StorageUnreachable):
+            self._prepare(files)
         with self._ahead_lock:
             if self._ahead is None:
                 self._ahead = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="fetch-ahead")

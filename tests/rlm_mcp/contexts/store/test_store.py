@@ -1,14 +1,28 @@
 import hashlib
 import sqlite3
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rlm_mcp.contexts.store.blobs import FileBlobs
+from rlm_mcp.contexts.store.catalogue import SqliteCatalogue
+from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.store.uses import LockedUses
 from rlm_mcp.contexts.types import Context, FileEntry, Freed
-from rlm_mcp.errors import ContextInUse, NameTaken, OutOfRange, StoreDamaged, StoreFull, UnknownContext, UnknownPath
+from rlm_mcp.errors import (
+    ContextInUse,
+    NameTaken,
+    OutOfRange,
+    StorageUnreachable,
+    StoreDamaged,
+    StoreFull,
+    UnknownContext,
+    UnknownPath,
+)
 
 
 def test_a_text_is_there_with_all_its_facts(store: Store) -> None:
@@ -28,6 +42,28 @@ def test_a_text_is_there_with_all_its_facts(store: Store) -> None:
     assert context.estimated_tokens == 5
     assert store.get("notes") == store.get(context.context_id) == store.get(context.uri) == context
     assert store.text(context) == "one\ntwo é\r\nthree"
+
+
+class UnpreparedBlobs(FileBlobs):
+    """Texts that have to be looked for while the database is away."""
+
+    looked_for_at_once = 2
+
+    def prepare(self, blobs: Collection[str]) -> None:
+        raise StorageUnreachable(f"{len(blobs)} texts cannot be looked for")
+
+
+def test_what_cannot_be_fetched_ahead_is_told_when_it_is_read(tmp_path: Path) -> None:
+    catalogue = SqliteCatalogue(tmp_path / "catalogue.sqlite3")
+    parts = StoreParts(
+        catalogue=catalogue,
+        blobs=UnpreparedBlobs(tmp_path / "blobs"),
+        uses=LockedUses(catalogue=catalogue, holders=tmp_path, token="mine"),  # noqa: S106 - of a process
+    )
+    with Store(tmp_path / "data", parts=parts) as store:
+        context = store.register_text("some text")
+        store.fetch_ahead(store.files(context))
+        assert store.text(context) == "some text"
 
 
 def test_the_same_content_under_the_same_name_is_the_same_context(store: Store, files: Path) -> None:
