@@ -28,6 +28,11 @@ MOST_PAUSE_SECONDS = 30.0
 ASK_AGAIN_SECONDS = 0.5
 """How often a REPL that another process uses is asked for: what it answers may be lost."""
 
+REPLACED = (
+    "The variables of cells before those of this REPL are gone (they could not be read when it was opened): run again"
+    " what you need."
+)
+
 _COPIES = anyio.CapacityLimiter(2)
 """States that are copied and packed at once in a process: each takes memory, and the processors from others' cells."""
 
@@ -143,9 +148,12 @@ class KeptRepl:
         self._is_leaving |= self._is_wanted and self._has_run
         if self._is_outdated or self._is_leaving:
             return False
-        # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
-        if self._lease is None and (self._is_abandoned or await self._take() is None):
-            return True
+        if self._lease is None:
+            if self._is_abandoned or (taken := await self._take()) is None:
+                return True
+            # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
+            if taken.begun:
+                self._notes.append(REPLACED)
         self._begun += 1
         try:
             self._is_outdated = not await self._count(self._lease or "")

@@ -18,9 +18,9 @@ from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.inspect_repls import InspectRepls
-from rlm_mcp.workspace.kept_repl import what_became_of
+from rlm_mcp.workspace.kept_repl import REPLACED, what_became_of
 from rlm_mcp.workspace.launch import RunModels
-from rlm_mcp.workspace.repl_states import FileReplStates, MemoryReplStates, TakenState
+from rlm_mcp.workspace.repl_states import FileReplStates, MemoryReplStates, StorageAway, TakenState
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 from tests.peers.kept_repls import RESTORED, process, taken
 
@@ -208,6 +208,35 @@ async def test_cells_that_were_told_to_be_missing_are_not_told_after_one_more_ce
         await states.until(saved + 1)
         async with process(states) as successor:  # as if the first had been killed
             assert await successor.run() == (RESTORED,)
+
+
+class AwayAtFirst(MemoryReplStates):
+    """Cannot be used until `is_away` ends."""
+
+    is_away = True
+
+    def take(self, context_id: str, image: str) -> TakenState:
+        if self.is_away:
+            raise StorageAway("it is away")
+        return super().take(context_id, image)
+
+
+async def test_variables_that_could_not_be_read_when_the_repl_was_opened_are_told_to_be_gone() -> None:
+    states = AwayAtFirst()
+    states.is_away = False
+    lease = taken(states, "a", "scripted").lease
+    assert states.count_cell("a", lease, 1)
+    assert states.save("a", lease, "scripted", 1, b"1")
+    states.is_away = True
+    async with process(states) as server:
+        (away,) = await server.run()
+        assert away.startswith("The variables cannot be saved (it is away)")
+        states.is_away = False
+        assert [await server.run(), await server.run()] == [(REPLACED,), ()]
+        states.is_away = True
+        await server.run("new")
+        states.is_away = False
+        assert await server.run("new") == ()
 
 
 async def test_a_state_of_another_image_is_one_sentence() -> None:
