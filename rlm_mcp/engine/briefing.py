@@ -18,6 +18,7 @@ from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.describe.per_text import PerText
 from rlm_mcp.contexts.describe.text_sample import take_sample
 from rlm_mcp.contexts.search import MatchedLine, search
+from rlm_mcp.contexts.sources.buckets import is_bucket_source
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.types import Context, FileEntry
@@ -66,7 +67,7 @@ _OF_SENTENCES = re.compile(r"[^\W\d_]|[ ,.;:!?'\"\u2018-\u201d()-]")
 
 
 _COLD_BYTES = 256 << 20
-"""A larger context of which not all was read yet may lie in a bucket."""
+"""A larger context in a bucket, of which not all was read yet, takes too long to fetch."""
 
 
 def brief_contexts(
@@ -307,7 +308,7 @@ def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool)
     is_text = context.kind == "text"
     samples = _stored_samples(store, overview) if is_text else _first_lines(overview)
     # What must be fetched first would not be searched in time, and the rest of it be fetched for nothing.
-    is_far = not context.exact and context.bytes > _COLD_BYTES
+    is_far = is_bucket_source(context.source) and not context.exact and context.bytes > _COLD_BYTES
     found = () if is_far else hits(store, context, query)
     if overview.structure.get("format") == "json":  # single lines of printed JSON mean nothing
         samples = (" ".join(overview.head.split()),)

@@ -1,6 +1,7 @@
 """Briefs: what the root model is told about its contexts before its first turn."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_the_names_of_columns_are_no_lines_that_a_question_finds(store: Store) -
 
     assert brief_contexts(store, [table], "Which sensor has the highest mean temperature?")[0].hits == ()
     assert brief_contexts(store, [table], "How cold was attic-9?")[0].hits == ("attic-9,2026-02-01,3.5",)
+
+
+def test_a_large_text_in_a_bucket_is_not_searched_before_it_was_read(store: Store) -> None:
+    lines = [*LOG[:-1], "NOTE: the access code of project Zephyr is trunk-275.", LOG[-1]]
+    log = replace(store.register_text("\n".join(lines), name="app.log"), exact=False, bytes=1 << 30)
+
+    (here,) = brief_contexts(store, [replace(log, source="/logs/app.log")], "What is the code of Zephyr?")
+    assert len(here.hits) == 1
+    (there,) = brief_contexts(store, [replace(log, source="s3://logs/app.log")], "What is the code of Zephyr?")
+    assert there.hits == ()
 
 
 def test_a_word_that_stands_everywhere_finds_nothing(store: Store) -> None:
