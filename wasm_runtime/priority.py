@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 NICENESS = 5
 """Added for a thread that computes: the system gives a core at once to threads that mostly wait, as an event loop."""
@@ -11,4 +12,6 @@ def compute_behind_others() -> None:
     """Lets the calling thread give way to the main thread and others. Only Linux has a priority for each thread."""
     if sys.platform == "linux":
         # Not relative to its own niceness: it has that of the thread which started it.
-        os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + NICENESS, 19))
+        niceness = min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + NICENESS, 19)
+        with suppress(PermissionError):  # somebody has raised the priority of the main thread alone
+            os.setpriority(os.PRIO_PROCESS, 0, niceness)
