@@ -346,7 +346,7 @@ def _s3_sources(raw: object, source: str) -> tuple[str, ...]:
     found = [str(part).strip() for part in parts if str(part).strip()] if isinstance(parts, list | tuple) else []
     if found == ["none"]:
         return ()
-    if found and all(re.fullmatch(r"s3://[\w.-]+(/[^?@]*)?", part) for part in found):
+    if found and all(re.fullmatch(r"s3://[A-Za-z0-9][\w.-]{1,254}(/[^?@]*)?", part) for part in found):
         return tuple(found)
     raise SettingsError(f"{source} is not a list of buckets: write none, or addresses such as s3://BUCKET/PREFIX")
 

@@ -155,20 +155,6 @@ def _check_cluster(settings: Settings) -> list[Check]:
         return [Check(name="cluster", status="failure", detail=str(error))]
 
 
-def _bytes_in(folder: Path) -> int:
-    size = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                size += Path(place, name).lstat().st_size
-            except OSError:  # removed in the meantime by a running server
-                continue
-    return size
-
-
-# --- models -------------------------------------------------------------------------------------------------------
-
-
 def _check_objects(address: BucketAddress, open_bucket: OpenBucket) -> Check:
     """Lists a prefix that may be a source, and reads a byte of its first object."""
     try:
@@ -184,6 +170,20 @@ def _check_objects(address: BucketAddress, open_bucket: OpenBucket) -> Check:
         remedy = "check RLM_MCP_S3_SOURCES, or put objects there"
         return Check(name="objects", status="warning", detail=f"{address.shown} has no objects", remedy=remedy)
     return Check(name="objects", status="ok", detail=f"{address.shown} can be listed and read")
+
+
+def _bytes_in(folder: Path) -> int:
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += Path(place, name).lstat().st_size
+            except OSError:  # removed in the meantime by a running server
+                continue
+    return size
+
+
+# --- models -------------------------------------------------------------------------------------------------------
 
 
 def _check_local_servers(servers: Sequence[LocalServer]) -> Check:

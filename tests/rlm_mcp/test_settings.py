@@ -162,6 +162,8 @@ def test_objects_that_may_be_sources_are_a_list_without_keys(tmp_path: Path) -> 
         "s3://key:hidden@logs/a",
         "s3://logs/a?secret=hidden",
         "s3://a,none",
+        "s3://_logs",
+        "s3://a",
     ):
         with pytest.raises(
             SettingsError, match="RLM_MCP_S3_SOURCES is not a list of buckets: write none, or"
