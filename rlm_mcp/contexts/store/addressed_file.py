@@ -46,16 +46,16 @@ class AddressedFile:
         """Cuts a text that is too long after a line, or within its first line if that alone is too long."""
         begins = index.block_of_line(first) * BLOCK_BYTES
         ends = index.block_of_line(last + 1) * BLOCK_BYTES
-        most = begins + BLOCK_BYTES + 4 * max_chars
+        most = begins + BLOCK_BYTES + 4 * (max_chars + 1)
         read = self._read_ahead(begins, ends + BLOCK_BYTES if ends < most else most)
         start = reading.byte_of_line(read, index, first)
         # If the lines end beyond all that can be returned, it does not matter where.
         end = reading.byte_of_line(read, index, last + 1) if ends < most else ends
-        text = reading.head_of_bytes(read, start, end, max_chars=max_chars)
-        whole = len(text) < max_chars or start + len(text.encode()) >= end
+        text = reading.head_of_bytes(read, start, end, max_chars=max_chars + 1)
+        whole = len(text) <= max_chars
         if not whole:
-            lines, line_end, _ = text.rpartition("\n")
-            text = lines + line_end or text
+            lines, line_end, _ = text[:max_chars].rpartition("\n")
+            text = lines + line_end or text[:max_chars]
             last = first + max(text.count("\n") - 1, 0)
         return LineRange(
             path=self.row.path,

@@ -74,8 +74,11 @@ def byte_of_char(read: ReadBytes, index: LineIndex, char: int) -> int:
     if data.isascii():
         return start + wanted
     skipped = len(data) - len(data.lstrip(CONTINUATION_BYTES))
-    text = data[skipped:].decode(errors="replace")
-    return start + skipped + len(text[:wanted].encode())
+    text = data[skipped:].decode(errors="replace")[:wanted]
+    if "\ufffd" not in text:
+        return start + skipped + len(text.encode())
+    begun = [at for at, byte in enumerate(data) if byte not in CONTINUATION_BYTES]  # as the index counts invalid UTF-8
+    return start + (begun[wanted] if wanted < len(begun) else len(data))
 
 
 def read_text(read: ReadBytes, start: int, end: int) -> str:
@@ -85,5 +88,5 @@ def read_text(read: ReadBytes, start: int, end: int) -> str:
 
 def head_of_bytes(read: ReadBytes, start: int, end: int, *, max_chars: int) -> str:
     """Reads at most `max_chars` characters from `[start:end]`."""
-    data = read(start, min(end, start + 4 * max_chars))
-    return data.decode(errors="ignore" if end > start + len(data) else "replace")[:max_chars]
+    # So many bytes are at least so many characters, also if the last one is cut.
+    return read(start, min(end, start + 4 * max_chars)).decode(errors="replace")[:max_chars]

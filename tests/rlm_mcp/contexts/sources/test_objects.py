@@ -287,6 +287,25 @@ def test_what_is_no_text_holds_credentials_or_is_empty_is_left_out(buckets: Buck
             store.register_source(f"s3://texts/{key}")
 
 
+def test_lines_and_characters_of_a_text_that_is_not_utf8_are_all_found(buckets: Buckets) -> None:
+    lines = [f"caf\xe9 \xe9t\xe9 n\xb0 {number}\n" for number in range(20_000)]
+    buckets.write("old/a.dat", "".join(lines).encode("latin-1"))
+    buckets.write("old/b.log", "text\n")
+    store = buckets.store()
+    context = store.register_source("s3://texts/old")
+    shown = [line.translate(dict.fromkeys(b"\xe9\xb0", "\ufffd")) for line in lines]
+    read, start = "", 1
+    while start:
+        part = store.read_lines(context, start, path="a.dat", max_chars=3_000)
+        read, start = read + part.text, part.next_start_line or 0
+    assert read == "".join(shown)
+    whole = store.read_lines(context, 1, 3, path="a.dat", max_chars=len("".join(shown[:3])))
+    assert (whole.text, whole.truncated) == ("".join(shown[:3]), False)
+    for number in (1, 2_000, 19_999):
+        char = store.locate_line(context, number + 1, path="a.dat").char
+        assert store.read_chars(context, char, char + 9, path="a.dat") == shown[number][:9]
+
+
 def test_keys_become_paths_that_lead_nowhere_else(buckets: Buckets) -> None:
     names = ["d e#?&=+%41.txt", "\u65e5\u672c.txt", "back\\slash.txt", "C:/x.txt"]
     for name in names:
