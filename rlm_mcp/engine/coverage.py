@@ -16,12 +16,14 @@ from typing import Any
 
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.colours import without_colours
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.reply_parser import parse
 from rlm_mcp.records.types import Coverage
 from rlm_mcp.repl.types import CellResult
 
 MOST_CHARS = 64_000_000  # beyond this reading every context once more at the end of a run would be felt
+MOST_SECONDS = 30.0  # reading many small objects of a bucket, which nothing else has fetched, would take minutes
 MOST_CHARS_BY_FIELD = 8_000_000  # of a text whose lines are also compared field by field, which takes a second or two
 _LEAST_FIELD = 12
 _MOST_FIELDS = 12
@@ -107,19 +109,25 @@ class Reading:
             return False
         return hash(without_colours(value).strip()) in self._judged
 
-    def coverage(self, store: Store, contexts: Sequence[Context]) -> Coverage:
-        """The ranges that were read. What models read is left out for contexts of more than MOST_CHARS together."""
+    def coverage(self, store: Store, contexts: Sequence[Context], seconds: float = MOST_SECONDS) -> Coverage:
+        """The ranges that were read.
+
+        What models read is left out for contexts of more than MOST_CHARS together, and for texts that come after
+        `seconds`.
+        """
         total = sum(context.chars for context in contexts)
+        timeout = Timeout(seconds)
         by_code: dict[str, list[CharRange]] = {}
         by_model: dict[str, list[CharRange]] = {}
         for context in contexts:
             files = store.files(context)
-            if total <= MOST_CHARS:
+            if total <= MOST_CHARS and not timeout.expired:
                 store.fetch_ahead(files)
             for entry in files:
                 key = f"{context.context_id}/{entry.path}"
                 code = merged(self._code_ranges(context, entry.path, entry.chars))
-                model = merged(self._model_ranges(store.text(context, entry.path))) if total <= MOST_CHARS else []
+                is_looked_for = total <= MOST_CHARS and not timeout.expired
+                model = merged(self._model_ranges(store.text(context, entry.path))) if is_looked_for else []
                 by_code |= {key: code} if code else {}
                 by_model |= {key: model} if model else {}
         return Coverage(

@@ -31,6 +31,15 @@ def test_lines_shown_to_a_model_are_read_by_the_model(store: Store, log: Context
     assert len(coverage.ranges["model"][f"{log.context_id}/{store.files(log)[0].path}"]) == 2
 
 
+def test_what_code_read_counts_where_no_time_is_left_for_what_models_read(store: Store, log: Context) -> None:
+    reading = Reading()
+    reading.add_model_text("\n".join(LINES[10:13]))
+    reading.add_cell(CellResult(code="", reads=(Read(context="pump.log", path="text.txt", start=0, end=9),)))
+    assert reading.coverage(store, [log]).read_by_model > 0
+    coverage = reading.coverage(store, [log], seconds=0.0)
+    assert (coverage.read_by_code, coverage.read_by_model) == (9, 0)
+
+
 @pytest.mark.parametrize(
     "prefix", ["3. ", "12) ", "[7] ", "(4) ", "- ", "* ", "Line 7: ", "Text: ", "  #9 ", "10: ", "5\t"]
 )
