@@ -5,6 +5,8 @@ addresses and bodies of replies, which name access keys, so only what is known o
 """
 
 import re
+import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +28,11 @@ PIECE_BYTES = 8 << 20
 
 AHEAD = 4
 """Requests for pieces of one object at the same time: one connection rarely has all of the network."""
+
+AHEAD_IN_ALL = 16
+"""Pieces that a process fetches before they are asked for, of all objects: each takes memory."""
+
+_places_ahead = threading.BoundedSemaphore(AHEAD_IN_ALL)
 
 
 def open_store(bucket: str, *, access: Mapping[str, Any], patience: float, prefix: str | None = None) -> S3Store:
@@ -93,16 +100,20 @@ class S3Bucket:
                 yield self.read(key, 0, size)
             return
         threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="pieces")
-        begun: list[Future[tuple[ListedObject, bytes]]] = []
+        begun: deque[_BegunPiece] = deque()
         try:
             for start in range(0, size, PIECE_BYTES):
-                begun.append(threads.submit(self.read, key, start, min(start + PIECE_BYTES, size)))
-                if len(begun) >= AHEAD:
-                    yield begun.pop(0).result()
+                is_ahead = False
+                while begun and not (is_ahead := len(begun) < AHEAD and _places_ahead.acquire(blocking=False)):
+                    yield _end(begun)
+                begun.append((threads.submit(self.read, key, start, min(start + PIECE_BYTES, size)), is_ahead))
             while begun:
-                yield begun.pop(0).result()
+                yield _end(begun)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
+            for _, is_ahead in begun:
+                if is_ahead:
+                    _places_ahead.release()
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -118,6 +129,20 @@ class S3Bucket:
             ) from None
         except (BaseError, ValueError) as error:
             raise _refusal(shown, self._name, reason_of(error)) from None  # the cause may name an access key
+
+
+_BegunPiece = tuple[Future[tuple[ListedObject, bytes]], bool]
+"""A piece that is being fetched, and whether it has one of the places of those that are fetched ahead."""
+
+
+def _end(begun: deque[_BegunPiece]) -> tuple[ListedObject, bytes]:
+    """The first piece, once it was fetched."""
+    future, is_ahead = begun.popleft()
+    try:
+        return future.result()
+    finally:
+        if is_ahead:
+            _places_ahead.release()
 
 
 def _listed(found: Any) -> ListedObject:

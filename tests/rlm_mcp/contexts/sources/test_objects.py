@@ -18,7 +18,7 @@ from rlm_mcp.contexts.describe.overview import describe
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
 from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject, parse_bucket
-from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
+from rlm_mcp.contexts.sources.s3_bucket import AHEAD, AHEAD_IN_ALL, PIECE_BYTES, S3Bucket
 from rlm_mcp.contexts.store.object_texts import SMALL_BYTES, ObjectSources
 from rlm_mcp.contexts.store.references import STEP_BYTES
 from rlm_mcp.contexts.store.store import Store
@@ -453,6 +453,31 @@ def test_a_store_that_refuses_is_named_without_its_keys(tmp_path: Path, status: 
                 assert KEY not in str(refused.value)
                 assert refused.value.__suppress_context__
         server.shutdown()
+
+
+class BucketOfStarts(S3Bucket):
+    """Instead of bytes, a piece has its number. With `together`, so many pieces wait for each other."""
+
+    def __init__(self, together: int = 1) -> None:
+        super().__init__(BUCKET, access=access_to("http://127.0.0.1:1"))
+        self.begun: list[int] = []
+        self._together = threading.Barrier(together)
+
+    def read(self, key: str, start: int, end: int) -> tuple[ListedObject, bytes]:
+        self.begun.append(start)
+        self._together.wait(60)
+        return ListedObject(key=key, size=end, etag="", modified=""), str(start // PIECE_BYTES).encode()
+
+
+def test_pieces_of_large_objects_come_in_order_and_few_are_fetched_ahead_at_once() -> None:
+    bucket = BucketOfStarts()
+    many = [bucket.pieces("a", 100 * PIECE_BYTES) for _ in range(12)]
+    assert [next(pieces)[1] for pieces in many] == [b"0"] * 12
+    del many[1:]  # which gives their places back
+    assert len(bucket.begun) <= 12 + AHEAD_IN_ALL
+    assert [data for _, data in many[0]] == [str(number).encode() for number in range(1, 100)]
+    alone = BucketOfStarts(together=AHEAD).pieces("a", 4 * AHEAD * PIECE_BYTES)
+    assert len(list(alone)) == 4 * AHEAD
 
 
 class StandingBucket(S3Bucket):
