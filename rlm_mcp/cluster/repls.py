@@ -190,6 +190,9 @@ class RowReplStates:
                 cells, lost = 0, GONE
             except StorageUnreachable as error:
                 cells, lost = 0, _shortly(error)
+            except BaseException:  # nobody would release a lease that the caller never got
+                self._held.discard(self.owner, context_id, epoch)
+                raise
         begun = max(begun, cells)
         if not begun or data is not None:
             lost = ""

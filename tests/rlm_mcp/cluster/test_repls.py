@@ -276,6 +276,28 @@ async def test_a_state_that_is_missing_in_the_bucket_is_told(
     assert (state.begun, state.data, state.lost) == (1, None, GONE)
 
 
+class Failing(Objects):
+    """Objects that end with an error which nobody expects when they are read."""
+
+    def get(self, key: str) -> bytes:
+        raise MemoryError(key)
+
+
+async def test_a_repl_whose_state_could_not_be_taken_is_not_kept_from_others(
+    reopen: Callable[..., RowReplStates], objects: Objects
+) -> None:
+    held = HeldRepls()
+    failing = reopen(lives=False, held=held, objects=Failing(objects.address, access=access_to("http://127.0.0.1:1")))
+    states = reopen(lives=False)
+    lease = taken(states, "a", "image").lease
+    assert states.count_cell("a", lease, 1)
+    assert states.save("a", lease, "image", 1, b"one")
+    with pytest.raises(MemoryError):
+        failing.take("a", "image")
+    assert repr(held) == "<HeldRepls 0>"
+    assert taken(states, "a", "image").data == b"one"  # once the lease has expired
+
+
 # --- without the bucket, and without the database
 
 
