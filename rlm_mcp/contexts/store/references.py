@@ -315,6 +315,7 @@ class ReferenceIndexes:
                 )
                 self._growing[reference.key] = growing
                 if not isinstance(reference, Reference):
+                    self._forget_old_objects()
                     return growing
                 thread = threading.Thread(
                     target=self._run, args=(reference, growing), name="context-index", daemon=True
@@ -322,6 +323,12 @@ class ReferenceIndexes:
                 self._threads.append(thread)
                 thread.start()
         return growing
+
+    def _forget_old_objects(self) -> None:
+        """Forgets the oldest incomplete index of an object, if there are many: it is built again when it is needed."""
+        objects = [key for key in self._growing if is_object(key)]
+        if len(objects) > INDEXES_KEPT:
+            del self._growing[objects[0]]
 
     def _run(self, reference: Referenced, growing: GrowingIndex) -> None:
         try:

@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,8 +20,9 @@ from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
 from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject, parse_bucket
 from rlm_mcp.contexts.sources.s3_bucket import AHEAD, AHEAD_IN_ALL, PIECE_BYTES, S3Bucket
+from rlm_mcp.contexts.store.blobs import INDEXES_KEPT
 from rlm_mcp.contexts.store.object_texts import SMALL_BYTES, ObjectSources
-from rlm_mcp.contexts.store.references import STEP_BYTES
+from rlm_mcp.contexts.store.references import STEP_BYTES, ObjectReference, ReferenceIndexes
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, Skipped
 from rlm_mcp.errors import RlmError, SourceChanged, SourceRefused, SourceUnreachable
@@ -453,6 +455,26 @@ def test_a_store_that_refuses_is_named_without_its_keys(tmp_path: Path, status: 
                 assert KEY not in str(refused.value)
                 assert refused.value.__suppress_context__
         server.shutdown()
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A referenced object of which nothing is read."""
+
+    key: str
+    index_name: str = "unread"
+    size: int = 1
+
+    def read(self, start: int, end: int) -> bytes:
+        raise NotImplementedError
+
+
+def test_few_indexes_of_objects_that_were_read_in_part_are_kept(tmp_path: Path) -> None:
+    indexes = ReferenceIndexes(tmp_path / "indexes", parts=tmp_path / "parts", on_complete=lambda *_: None)
+    for number in range(2 * INDEXES_KEPT):
+        key = ObjectReference(bucket=BUCKET, object=str(number), size=1, version="1").key
+        assert indexes.grow(Unread(key)) is indexes.grow(Unread(key))
+    assert repr(indexes) == f"<ReferenceIndexes {INDEXES_KEPT} growing, 0 mapped>"
 
 
 class BucketOfStarts(S3Bucket):
