@@ -35,12 +35,14 @@ class MatchedLine:
 class SearchResult:
     """Matching lines by path and line, and how many there are in all.
 
-    `truncated` says that `matches` is not all of them, or that the time limit cut the count short.
+    `truncated` says that `matches` is not all of them, or that the time limit cut the count short. `unfetched` files
+    were not there in time: the next search finds more of them.
     """
 
     matches: Sequence[MatchedLine]
     total: int
     truncated: bool
+    unfetched: int = 0
 
 
 def search(
@@ -73,7 +75,8 @@ def search(
     chosen = [entry for entry in _chosen(store, context, path) if entry.bytes]
     files = store.plain_files(chosen, timeout)
     counts = count_lines(wanted, {entry.blob: entry.longest_line > MAPPED_ABOVE_LINE_BYTES for entry in files}, timeout)
-    was_cut = timeout.expired or len(files) < len(chosen)
+    unfetched = len(chosen) - len(files)
+    was_cut = timeout.expired or unfetched > 0
     found = _first_matches(
         files,
         counts,
@@ -84,7 +87,9 @@ def search(
     )
     total = sum(counts.get(entry.blob, 0) for entry in files)
     shown = sum(match.is_match for match in found)
-    return SearchResult(matches=tuple(found), total=max(total, shown), truncated=shown < total or was_cut)
+    return SearchResult(
+        matches=tuple(found), total=max(total, shown), truncated=shown < total or was_cut, unfetched=unfetched
+    )
 
 
 def _chosen(store: Store, context: Context, path: str | None) -> Sequence[FileEntry]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.call_queue import CallHandoff
@@ -28,6 +29,9 @@ READ_CHARS = 4 << 20
 """The most characters that one call reads. The prelude reads longer texts in parts of this size."""
 
 SEARCH_SECONDS = 10.0
+
+FETCHING_SECONDS = 30.0
+"""How long code waits for files that its search has to fetch, where the cell has so much time."""
 
 MOST_VOTES = 9
 """Judgements of one text that a call of classify may ask for."""
@@ -160,7 +164,7 @@ def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostC
     ) -> Any:
         if not (isinstance(pattern, str) and isinstance(path, str | None)):
             raise call_refused("search takes a pattern as text")
-        found = _call(
+        looked_for = partial(
             search,
             store,
             _context_named(by_name, name),
@@ -171,8 +175,16 @@ def _context_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostC
             ignore_case=bool(ignore_case),
             literal=bool(literal),
             seconds=SEARCH_SECONDS,
-            total_seconds=seconds_left,
         )
+        timeout = Timeout(min(FETCHING_SECONDS, seconds_left) - SEARCH_SECONDS)
+        found = _call(looked_for, total_seconds=seconds_left)
+        while found.unfetched and not timeout.expired:
+            found = _call(looked_for, total_seconds=SEARCH_SECONDS)
+        if found.unfetched:  # code would take what was found for all there is
+            raise call_refused(
+                f"some files ({found.unfetched:,}) could not be fetched in time: call search again, which goes on with"
+                " them, or name fewer files with path="
+            )
         matches = [{"path": m.path, "line": m.line, "text": m.text} for m in found.matches]
         return {"matches": matches, "total": found.total}
 
