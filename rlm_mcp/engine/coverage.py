@@ -115,12 +115,13 @@ class Reading:
         What models read is left out for contexts of more than MOST_CHARS together, and for texts that come after
         `seconds`.
         """
-        total = sum(context.chars for context in contexts)
+        listed = [(context, store.files(context)) for context in contexts]
+        # Not those of the contexts, which were estimates perhaps when the run began.
+        total = sum(entry.chars for _, files in listed for entry in files)
         timeout = Timeout(seconds)
         by_code: dict[str, list[CharRange]] = {}
         by_model: dict[str, list[CharRange]] = {}
-        for context in contexts:
-            files = store.files(context)
+        for context, files in listed:
             if total <= MOST_CHARS and not timeout.expired:
                 store.fetch_ahead(files)
             for entry in files:

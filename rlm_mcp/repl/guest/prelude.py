@@ -422,7 +422,7 @@ def _search_contexts(pattern, path, max_matches, context_lines, context, *, igno
             if one["name"] == name:
                 for file in one["files"]:
                     if path is None or file["path"] == path:
-                        texts.note(name, file["path"], 0, file["chars"])
+                        texts.note(name, file["path"], 0, file["chars" if file["exact"] else "bytes"])
     return found
 
 

@@ -54,7 +54,9 @@ class Origin:
             self.chars, self.lines, self.exact = sizes["chars"], sizes["lines"], True
 
     def note(self, start=0, end=None):
-        note(self.context, self.path, start, self.chars if end is None else end)
+        # The host knows where a text ends; this is not before that.
+        whole = self.chars if self.exact else self.bytes
+        note(self.context, self.path, start, whole if end is None else end)
 
     def open(self, newline="\n"):
         """The text as a file; reading from it counts as reading all of it."""

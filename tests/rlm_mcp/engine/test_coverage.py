@@ -1,6 +1,7 @@
 """Coverage: which text counts as read by models and by code."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,13 @@ def test_lines_shown_to_a_model_are_read_by_the_model(store: Store, log: Context
     assert coverage.read_by_model == sum(len(LINES[n]) + 1 for n in (10, 11, 12, 40, 41))
     assert coverage.read_by_code == 0
     assert len(coverage.ranges["model"][f"{log.context_id}/{store.files(log)[0].path}"]) == 2
+
+
+def test_no_more_is_read_than_there_is_where_the_run_began_with_estimates(store: Store, log: Context) -> None:
+    reading = Reading()
+    reading.add_cell(CellResult(code="", reads=(Read(context="pump.log", path="text.txt", start=0, end=99_999),)))
+    coverage = reading.coverage(store, [replace(log, exact=False, chars=100)])
+    assert coverage.read_by_code == coverage.total_chars == len(TEXT)
 
 
 def test_what_code_read_counts_where_no_time_is_left_for_what_models_read(store: Store, log: Context) -> None:

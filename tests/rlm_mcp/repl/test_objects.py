@@ -73,6 +73,11 @@ async def test_the_length_of_a_text_is_exact_whatever_was_estimated(
             [("BigText", len(text), text.count("\n"), "end\n"), ("Text", 2_000_000, lines, "end\n")]
         )
         assert await value_of(repl, "context['long.txt'].splitlines()[-1]") == repr(END.strip())
+        chars = {entry.path: entry.chars for one in contexts for entry in store.files(one)}
+        whole = await repl.run("search('nowhere')")
+        assert chars == {"long.txt": len(text), "short.txt": 2_000_000}
+        assert all(read.end >= chars[read.path] for read in whole.reads)
+        assert {read.path for read in whole.reads} == set(chars)
 
 
 async def test_code_is_told_which_object_has_changed(store: Store, sandbox: Sandbox, tmp_path: Path) -> None:
