@@ -111,9 +111,7 @@ async def replay(
     started = events[0]
     if isinstance(started, RunStarted) and not as_json:
         printer.print_event(started)
-    outcome, difference = await workspace.runs.replay_events(
-        events, contexts, (lambda _: None) if as_json else printer.print_event
-    )
+    outcome, difference = await workspace.replay(events, contexts, (lambda _: None) if as_json else printer.print_event)
     written = await _write_page(workspace, events, page)
     if as_json:
         out.write(json.dumps(_facts(outcome, difference, written), ensure_ascii=True, indent=1) + "\n")

@@ -46,11 +46,11 @@ async def wait_for_run(
     runs, limits = workspace.runs, limits_of(request)
     longest = limits.seconds if workspace.longest_wait is None else workspace.longest_wait
     run_id = await runs.full_id(run_id)
-    await runs.resume_if_left(run_id)
+    await workspace.recovery.resume_if_left(run_id)
     queue = runs.sampling_queue(run_id)
     if queue is not None:
         connect_client(request, queue)
-    async with runs.waiting(run_id, call):
+    async with workspace.calls.waiting(run_id, call):
         with anyio.move_on_after(min(seconds, longest)):
             beats = 0  # the protocol wants a growing number, also while nothing happens
             async for progress in runs.follow(run_id):
@@ -62,7 +62,7 @@ async def wait_for_run(
                 await request.report_progress(beats, None, str(progress))
         state = await runs.state(run_id)
         if state.status == "completed" and await is_connection_lost(request):
-            await runs.keep_for_repeat(run_id)
+            await workspace.calls.keep_for_repeat(run_id)
     message = ""
     if state.status == "running":
         is_stuck = queue is not None and bool(queue.unanswered()) and not offers_sampling(request)

@@ -47,7 +47,7 @@ class RunTasks:
         """The run as a task, with the tool result once there is one. A run that was held goes on: it is followed."""
         workspace = self._workspace()
         run_id = await workspace.runs.full_id(task_id)
-        async with workspace.runs.waiting(run_id):
+        async with workspace.calls.waiting(run_id):
             state = await workspace.runs.state(run_id)
         ended = state.status in {"completed", "failed"}
         sampling_queue = workspace.runs.sampling_queue(state.run_id)

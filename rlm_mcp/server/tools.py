@@ -210,20 +210,20 @@ class Tools:
         cause: Cause | None = None
         call = call_id_in(request.headers)
         try:
-            async with workspace.runs.waiting(run_id, call):  # until the cause is known: a signal may come meanwhile
+            async with workspace.calls.waiting(run_id, call):  # until the cause is known: a signal may come meanwhile
                 try:
                     result = await wait_for_run(request, workspace, run_id, seconds, call=call)
                 except anyio.get_cancelled_exc_class():
                     cause = await self._cancellations.cause_of(request)
                     raise
-                self._cancellations.note_answered(request, partial(workspace.runs.keep_for_repeat, run_id))
+                self._cancellations.note_answered(request, partial(workspace.calls.keep_for_repeat, run_id))
                 return result
         except anyio.get_cancelled_exc_class():
             cause = cause or await self._cancellations.cause_of(request)
             if cause != "user":
-                await workspace.runs.keep_for_repeat(run_id)
+                await workspace.calls.keep_for_repeat(run_id)
             if cause != "time-out":
-                workspace.runs.give_up(run_id, by_user=cause == "user")
+                workspace.calls.give_up(run_id, by_user=cause == "user")
             raise
 
     async def rlm_result(

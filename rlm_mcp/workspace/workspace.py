@@ -9,7 +9,7 @@
 The objects here belong to the event loop.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -21,19 +21,26 @@ from rlm_mcp.contexts.types import Context, Freed
 from rlm_mcp.engine.types import OpenRepl
 from rlm_mcp.models.pool import open_models
 from rlm_mcp.packages.library import PackageImage, PackageLibrary, folder_of
+from rlm_mcp.records.events import Event
+from rlm_mcp.records.tape import MemoryRecord, TapedRequest
+from rlm_mcp.records.types import Outcome
 from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
 from rlm_mcp.settings import Settings
+from rlm_mcp.workspace.awaited_runs import AwaitedRuns
 from rlm_mcp.workspace.backends import Backends, open_backends
 from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange
 from rlm_mcp.workspace.contexts import WorkspaceContexts
+from rlm_mcp.workspace.handed_over import HandedOverRuns
 from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
 from rlm_mcp.workspace.launch import ChooseModels, Launcher
 from rlm_mcp.workspace.live_runs import LiveRuns
 from rlm_mcp.workspace.process_tuning import freeze_gc
+from rlm_mcp.workspace.recovery import RunRecovery
 from rlm_mcp.workspace.run_images import RunImages
 from rlm_mcp.workspace.telemetry import Telemetry
 from rlm_mcp.workspace.tenant_limits import TenantLimits
 from rlm_mcp.workspace.tool_servers import open_tool_servers
+from rlm_mcp.workspace.waiting_calls import WaitingCalls
 
 
 class Workspace:
@@ -44,15 +51,23 @@ class Workspace:
         *,
         contexts: WorkspaceContexts,
         runs: LiveRuns,
+        calls: WaitingCalls,
+        recovery: RunRecovery,
+        handed_over: HandedOverRuns,
         repls: InspectRepls,
         changes: Bulletin,
+        launcher: Launcher,
         confirm_usd: float | None = None,
         longest_wait: float | None = None,
     ) -> None:
         self.contexts = contexts
         self.runs = runs
+        self.calls = calls
+        self.recovery = recovery
+        self.handed_over = handed_over
         self.repls = repls
         self._changes = changes
+        self._launcher = launcher
         self.confirm_usd = confirm_usd
         """a run that may cost more is confirmed by the user first"""
         self.longest_wait = longest_wait
@@ -72,6 +87,22 @@ class Workspace:
         freed = await run_in_thread(lambda: self.contexts.store.gc(keep=self.runs.records.context_ids()))
         await self.repls.forget_all_but(self.contexts.exists)
         return freed
+
+    async def replay(
+        self,
+        events: Sequence[Event],
+        contexts: Sequence[Context] | None,
+        on_event: Callable[[Event], None],
+        *,
+        on_request: Callable[[TapedRequest], None] = lambda _: None,
+    ) -> tuple[Outcome, str | None]:
+        """Executes a recorded run again, its model replies from the record; the outcome and the first difference.
+
+        `contexts` take the place of the recorded ones. `on_request` gets the requests that the models would be sent.
+        """
+        launch = self._launcher.replayed(events, contexts, on_request=on_request)
+        outcome = await launch.play(MemoryRecord(), on_event, launch.new_ledger())
+        return outcome, launch.tape.difference
 
     def on_change(self, listener: Callable[[ResourceChange], Awaitable[None]]) -> None:
         """Calls `listener` with every change from now on, one at a time."""
@@ -147,23 +178,39 @@ async def open_workspace(
             open_repl = images.open_repl
         tools = await stack.enter_async_context(open_tool_servers(settings.tools))
         tasks = await stack.enter_async_context(anyio.create_task_group())
+        launcher = Launcher(
+            settings, choose, store, open_repl, backends.replies, images, tools, backends.open_sampling_queue
+        )
+        awaited = AwaitedRuns()
         runs = LiveRuns(
             store=store,
             records=backends.records,
             queue=backends.queue,
-            launcher=Launcher(
-                settings, choose, store, open_repl, backends.replies, images, tools, backends.open_sampling_queue
-            ),
+            launcher=launcher,
             tasks=tasks,
             changes=changes,
             telemetry=telemetry or Telemetry(content=settings.trace_content),
             limits=backends.limits,
+            awaited=awaited,
             owner=owner or "",
             serves=serves,
         )
+        calls = WaitingCalls(runs, awaited, tasks, serves=serves)
         workspace = Workspace(
             contexts=WorkspaceContexts(store, changes),
             runs=runs,
+            calls=calls,
+            recovery=RunRecovery(
+                runs=runs,
+                calls=calls,
+                awaited=awaited,
+                queue=backends.queue,
+                limits=backends.limits,
+                tasks=tasks,
+                owner=owner or "",
+                serves=serves,
+            ),
+            handed_over=HandedOverRuns(runs, backends.queue, launcher),
             repls=InspectRepls(
                 open_repl,
                 pool,
@@ -172,6 +219,7 @@ async def open_workspace(
                 tasks=tasks if keeps_repls else None,
             ),
             changes=changes,
+            launcher=launcher,
             confirm_usd=settings.confirm_usd,
             longest_wait=settings.longest_wait,
         )

@@ -22,7 +22,7 @@ from mcp_types import CallToolResult
 from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.transports.token_file import digest_of
-from rlm_mcp.workspace.live_runs import TELLING_SECONDS
+from rlm_mcp.workspace.waiting_calls import TELLING_SECONDS
 from tests.peers.forking import forked_command
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import (

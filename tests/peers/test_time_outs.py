@@ -11,7 +11,7 @@ from mcp import Client, MCPError
 from mcp_types import CallToolResult
 
 from rlm_mcp.records.run import Run
-from rlm_mcp.workspace.live_runs import TELLING_SECONDS
+from rlm_mcp.workspace.waiting_calls import TELLING_SECONDS
 from tests.peers.openai_server import Fault, OpenAIServer, Request
 from tests.peers.places import environment, opened
 

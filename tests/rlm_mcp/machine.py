@@ -96,12 +96,12 @@ async def begun(workspace: Workspace, machine: Machine, request: SolveRequest = 
 async def lost_twice(workspace: Workspace, machine: Machine) -> str:
     """A run whose client was lost, asked the same again, and was lost again while the second turn was in flight."""
     run_id = await begun(workspace, machine)
-    await workspace.runs.keep_for_repeat(run_id)
-    workspace.runs.give_up(run_id)
+    await workspace.calls.keep_for_repeat(run_id)
+    workspace.calls.give_up(run_id)
     await ended(workspace, run_id)
     machine.model.waits = anyio.Event()
     assert await workspace.runs.start(REQUEST) == run_id
     await machine.model.waits.wait()
-    await workspace.runs.keep_for_repeat(run_id)
-    workspace.runs.give_up(run_id)
+    await workspace.calls.keep_for_repeat(run_id)
+    workspace.calls.give_up(run_id)
     return run_id

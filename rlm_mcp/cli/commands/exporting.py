@@ -92,7 +92,7 @@ async def _write_examples(
         write=lambda example: lines.append(json.dumps(example, ensure_ascii=True) + "\n"),
     )
     try:
-        await workspace.runs.replay_events(events, None, examples.end, on_request=examples.hear)
+        await workspace.replay(events, None, examples.end, on_request=examples.hear)
     except _DAMAGED as error:
         _print_note(f"{run.run_id} cannot be replayed, so its prompts are not exact: {_reason(error)}")
     examples.finish()

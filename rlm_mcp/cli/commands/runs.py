@@ -158,7 +158,8 @@ async def replay(options: argparse.Namespace, workspace: "Workspace") -> int:
     printer = RunPrinter(console_on(sys.stderr if options.json else sys.stdout))
     for first in islice(run.events(), 1):
         printer.print_event(first)
-    outcome, difference = await workspace.runs.replay(run.run_id, printer.print_event)
+    events = await run_in_thread(lambda: list(run.events()))
+    outcome, difference = await workspace.replay(events, None, printer.print_event)
     if options.json:
         print_json({"answer": outcome.answer, "status": outcome.status, "difference": difference})
     verdict = "the result is the same as in the record" if difference is None else difference

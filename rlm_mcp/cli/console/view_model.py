@@ -2,7 +2,7 @@
 
 `notes` only grows: a printer prints what is new in it. What is going on (`fold.open_runs`) is drawn anew each time.
 There is no clock and no I/O in here: `apply` is given the time, in seconds on any clock, and the renderer must be given
-times of the same clock. Events come from `LiveRuns.attend` or out of a record, which lacks those that only begin
+times of the same clock. Events come from `LiveRuns.stream_events` or out of a record, which lacks those that only begin
 something. Texts of models and contexts in notes are cut, and their control characters are escaped.
 """
 

@@ -48,7 +48,7 @@ async def _serve(pipe: StdioPipe, open_workspace: OpenWorkspace, at_end: Callabl
             tasks.start_soon(_end_at_signal, signalled, workspace, ended)
             tasks.start_soon(_end_when, pipe.is_abandoned, ended)
             tasks.start_soon(_run_protocol, pipe, workspace, ended)
-            tasks.start_soon(workspace.runs.resume_left)
+            tasks.start_soon(workspace.recovery.resume_left)
             await ended.wait()
             with anyio.move_on_after(CLOSE_SECONDS):
                 await workspace.close()

@@ -160,7 +160,7 @@ class Tenants:
         """Plays an attempt that was handed over by any machine of a cluster to its end."""
         name = owner or EVERYBODY
         with self._find_tenant(name).at_work():
-            await (await self.open(name)).runs.play_attempt(run_id, position, self._trial)
+            await (await self.open(name)).handed_over.play(run_id, position, self._trial)
 
     async def resume_left(self, names: Iterable[str]) -> None:
         """Opens these tenants' workspaces, so that runs which were left go on before a tenant comes back."""
@@ -246,7 +246,7 @@ class Tenants:
                 opened.on_change(partial(self.notifications.announce, tenant=name))
                 task_status.started(opened)
                 try:
-                    await opened.runs.resume_left(self._given_up, self._trial)
+                    await opened.recovery.resume_left(self._given_up, self._trial)
                 except (RlmError, OSError, ValueError, TypeError, LookupError) as error:
                     log.warning("the runs of %s are not resumed: %s", name, error)
                 await tenant.unused.wait()

@@ -102,7 +102,7 @@ async def test_a_replay_comes_out_as_recorded(tmp_path: Path, sandbox_cache: Pat
             replace(event, prompt_hash="") if isinstance(event, RootReply) else event
             for event in read_events(DATA / f"{name}.jsonl")
         ]
-        outcome, difference = await workspace.runs.replay_events(events, (context,), lambda _: None)
+        outcome, difference = await workspace.replay(events, (context,), lambda _: None)
     assert difference is None
     assert outcome.answer == stored(tmp_path, name).state().answer
 

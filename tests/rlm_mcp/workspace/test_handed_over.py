@@ -90,7 +90,7 @@ async def test_a_task_whose_run_another_process_plays_is_stopped_there(machine: 
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, Trial())
+                tasks.start_soon(worker.handed_over.play, run_id, queue.position, Trial())
                 await machine.model.waits.wait()
                 server.runs.stop(run_id)
             assert (await server.runs.state(run_id)).status == "cancelled"
@@ -111,10 +111,10 @@ async def test_a_run_that_cannot_be_cancelled_elsewhere_now_ends_no_other(
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, Trial())
+                tasks.start_soon(worker.handed_over.play, run_id, queue.position, Trial())
                 await machine.model.waits.wait()
                 queue.is_away = True
-                server.runs.give_up(run_id)
+                server.calls.give_up(run_id)
                 while "is not cancelled: the database is away" not in caplog.text:  # noqa: ASYNC110 - a log
                     await anyio.sleep(0.01)
                 machine.model.go.set()
@@ -126,14 +126,14 @@ async def test_a_run_elsewhere_whose_client_was_lost_goes_on_with_the_same_quest
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, queue.position, Trial())
+                tasks.start_soon(worker.handed_over.play, run_id, queue.position, Trial())
                 await machine.model.waits.wait()
-                await server.runs.keep_for_repeat(run_id)
-                server.runs.give_up(run_id)
+                await server.calls.keep_for_repeat(run_id)
+                server.calls.give_up(run_id)
                 await anyio.lowlevel.checkpoint()
                 assert await server.runs.start(REQUEST) == run_id  # once it is cancelled
             machine.model.go.set()
-            await worker.runs.play_attempt(run_id, queue.position, Trial())
+            await worker.handed_over.play(run_id, queue.position, Trial())
             assert (await server.runs.state(run_id)).answer == "9"
     assert machine.model.asked == 3  # the second turn twice
 
@@ -147,7 +147,7 @@ async def test_a_run_whose_process_died_before_its_first_event_counts_as_resumed
         async with process(machine) as (server, queue):
             run_id = await started(server)
             queue.is_lost = is_lost
-            await server.runs.play_attempt(run_id, queue.position, Trial())
+            await server.handed_over.play(run_id, queue.position, Trial())
             assert (await ended(server, run_id)).answer == "9"
         marks = Runs(machine.settings.data_dir).get(run_id).marks()
         assert [type(mark) for mark in marks[:-1]] == ([RunStarted, RunResumed] if is_lost else [RunStarted])
@@ -163,7 +163,7 @@ async def test_of_runs_with_which_processes_have_died_one_at_a_time_is_played(ma
             for _ in range(TRIES_TOGETHER):
                 await anyio.to_thread.run_sync(record.append, RunResumed(served=True))
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.runs.play_attempt, run_id, record.position, trial)
+                tasks.start_soon(worker.handed_over.play, run_id, record.position, trial)
                 while repr(trial) != "<Trial, taken, 1 waiting>":  # noqa: ASYNC110 - it does not tell
                     await anyio.sleep(0.01)
                 assert machine.model.asked == 0

@@ -69,9 +69,9 @@ async def test_from_its_beginning_over_its_resumption_to_its_answer_no_record_is
                 watched = replace(own, records=records, queue=LocalRunQueue(records))
                 async with machine.open(serves=True, backends=watched) as workspace:
                     await workspace.contexts.register(text="some text", name="t")
-                    await workspace.runs.resume_left()
+                    await workspace.recovery.resume_left()
                     run_id = await workspace.runs.start(REQUEST)
-                    async with workspace.runs.waiting(run_id):
+                    async with workspace.calls.waiting(run_id):
                         if machine.model.waits.is_set():
                             machine.model.go.set()
                             assert (await ended(workspace, run_id)).status == "completed"

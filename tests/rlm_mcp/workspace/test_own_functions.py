@@ -103,7 +103,7 @@ except Exception as error:
         ]
         (started,) = (event for event in events if isinstance(event, RunStarted))
         assert [row["name"] for row in started.functions or ()] == ["lookup", "fail"]
-        outcome, difference = await workspace.runs.replay(state.run_id, lambda _: None)
+        outcome, difference = await workspace.replay(events, None, lambda _: None)
         assert (outcome.answer, difference) == (state.answer, None)
 
 

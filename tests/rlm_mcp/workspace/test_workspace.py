@@ -206,7 +206,7 @@ async def test_a_run_whose_beginning_is_damaged_is_not_resumed_and_stops_nobody(
         async with machine.open() as workspace:
             with pytest.raises(RunRecordDamaged):
                 await workspace.runs.resume(run_id)
-            await workspace.runs.resume_left()
+            await workspace.recovery.resume_left()
             assert await workspace.runs.start(REQUEST) != run_id
             assert run_id in {state.run_id for state in (await workspace.runs.list_page()).runs}
 

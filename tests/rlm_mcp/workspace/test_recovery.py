@@ -15,7 +15,7 @@ from rlm_mcp.records.run import Run
 from rlm_mcp.records.run_queue import LocalRunQueue
 from rlm_mcp.records.store import Runs
 from rlm_mcp.workspace.trial import Trial
-from tests.rlm_mcp.machine import REQUEST, Machine, begun, ended, lost_twice, started
+from tests.rlm_mcp.machine import REQUEST, Machine, begun, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +31,7 @@ async def test_a_server_resumes_the_runs_that_the_one_before_left(machine: Machi
             run_id = await begun(workspace, machine)
         machine.model.go.set()
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left()
+            await workspace.recovery.resume_left()
             state = await ended(workspace, run_id)
     assert (state.status, state.answer, state.iterations) == ("completed", "9", 2)
     assert machine.model.asked == 3  # twice before, and the turn that was cut off again
@@ -49,7 +49,7 @@ async def test_a_record_of_a_newer_version_is_left_alone_and_the_runs_beside_it_
         record.write_text(written)
         machine.model.go.set()
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left()
+            await workspace.recovery.resume_left()
             state = await ended(workspace, run_id)
             assert await workspace.runs.start(replace(REQUEST, query="A third?")) not in {run_id, newer}
     assert (state.status, state.answer, record.read_text()) == ("completed", "9", written)
@@ -65,7 +65,7 @@ async def test_the_request_of_a_left_run_gets_it_also_once_it_has_ended_and_only
             run_id = await begun(workspace, machine)
         machine.model.go.set()
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left()
+            await workspace.recovery.resume_left()
             await ended(workspace, run_id)
             assert not await workspace.runs.is_new(REQUEST)
             assert await workspace.runs.start(REQUEST) == run_id
@@ -74,45 +74,12 @@ async def test_the_request_of_a_left_run_gets_it_also_once_it_has_ended_and_only
             assert await workspace.runs.start(REQUEST) != run_id
 
 
-async def test_the_request_of_a_run_that_ended_just_before_its_server_died_gets_it_once_more_and_pays_nothing(
-    machine: Machine,
-) -> None:
-    machine.model.go.set()
-    with anyio.fail_after(60):
-        async with machine.open(serves=True) as dying:
-            run_id = await started(dying)
-            async with dying.runs.waiting(run_id):
-                await ended(dying, run_id)
-                async with machine.open(serves=True) as successor:  # as if the call were never answered
-                    assert not await successor.runs.is_new(REQUEST)
-                    assert await successor.runs.start(REQUEST) == run_id
-                    async with successor.runs.waiting(run_id):
-                        pass
-                    assert machine.model.asked == 2
-                    assert await successor.runs.is_new(REQUEST)
-        async with machine.open(serves=True) as next_one:
-            assert await next_one.runs.is_new(REQUEST)
-            assert await next_one.runs.start(REQUEST) != run_id
-
-
-async def test_the_request_of_a_run_whose_end_was_told_is_a_new_one_in_every_process(machine: Machine) -> None:
-    machine.model.go.set()
-    with anyio.fail_after(60):
-        async with machine.open(serves=True) as workspace:
-            run_id = await started(workspace)
-            async with workspace.runs.waiting(run_id):
-                await ended(workspace, run_id)
-            assert await workspace.runs.is_new(REQUEST)
-        async with machine.open(serves=True) as other:
-            assert await other.runs.is_new(REQUEST)
-
-
 async def test_a_request_that_found_its_left_run_while_it_went_on_is_a_new_one_afterwards(machine: Machine) -> None:
     with anyio.fail_after(60):
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left()
+            await workspace.recovery.resume_left()
             assert await workspace.runs.start(REQUEST) == run_id
             machine.model.go.set()
             await ended(workspace, run_id)
@@ -135,7 +102,7 @@ async def test_a_left_run_that_a_client_asks_for_is_resumed(machine: Machine) ->
             run_id = await begun(workspace, machine)
         machine.model.go.set()
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_if_left(run_id)
+            await workspace.recovery.resume_if_left(run_id)
             assert (await ended(workspace, run_id)).answer == "9"
 
 
@@ -144,8 +111,8 @@ async def test_runs_of_the_command_line_are_not_resumed(machine: Machine) -> Non
         async with machine.open() as workspace:
             run_id = await begun(workspace, machine)
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left()
-            await workspace.runs.resume_if_left(run_id)
+            await workspace.recovery.resume_left()
+            await workspace.recovery.resume_if_left(run_id)
             assert (await workspace.runs.state(run_id)).status == "cancelled"
 
 
@@ -174,7 +141,7 @@ async def test_a_cancelled_run_whose_server_dies_before_its_end_is_on_record_get
             machine.model.go.set()
         record.write_bytes(written)  # as if it had died then
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left()
+            await workspace.recovery.resume_left()
             assert workspace.runs.progress(run_id) is None
             assert (await workspace.runs.state(run_id)).status == "cancelled"
             await workspace.runs.resume(run_id)  # by a user
@@ -187,7 +154,7 @@ async def test_a_left_run_that_was_cancelled_when_its_process_could_not_hear_it_
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left(frozenset({run_id}))
+            await workspace.recovery.resume_left(frozenset({run_id}))
             assert (await workspace.runs.state(run_id)).status == "cancelled"
             assert workspace.runs.progress(run_id) is None
 
@@ -202,11 +169,11 @@ async def test_a_left_run_for_which_only_calls_waited_that_were_given_up_is_canc
         async with machine.open(serves=True) as workspace, AsyncExitStack() as calls:
             run_id = await begun(workspace, machine)
             for call in waiting:
-                await calls.enter_async_context(workspace.runs.waiting(run_id, call))
+                await calls.enter_async_context(workspace.calls.waiting(run_id, call))
             await workspace.runs.stop_all()
         machine.model.go.set()
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left(frozenset({"c1", "c9"}))
+            await workspace.recovery.resume_left(frozenset({"c1", "c9"}))
             assert ((await workspace.runs.state(run_id)).status == "cancelled") == is_cancelled
             assert await workspace.runs.start(REQUEST) == run_id
             assert (await ended(workspace, run_id)).answer == "9"
@@ -229,10 +196,10 @@ async def test_a_left_run_that_a_user_cancels_while_others_are_resumed_stays_can
             run_id = await begun(workspace, machine)
         for _ in range(TRIES_TOGETHER):
             async with machine.open(serves=True) as workspace:
-                await workspace.runs.resume_left()
+                await workspace.recovery.resume_left()
         async with machine.open(serves=True) as workspace:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(workspace.runs.resume_left, frozenset(), trial)
+                tasks.start_soon(workspace.recovery.resume_left, frozenset(), trial)
                 while "1 waiting" not in repr(trial):  # noqa: ASYNC110 - it does not tell
                     await anyio.sleep(0.01)
                 await workspace.runs.cancel(run_id)
@@ -244,8 +211,8 @@ async def test_a_run_of_a_living_server_is_not_taken_from_it(machine: Machine) -
     with anyio.fail_after(60):
         async with machine.open(serves=True) as one, machine.open(serves=True) as other:
             run_id = await begun(one, machine)
-            await other.runs.resume_left()
-            await other.runs.resume_if_left(run_id)
+            await other.recovery.resume_left()
+            await other.recovery.resume_if_left(run_id)
             assert other.runs.progress(run_id) is None
             machine.model.go.set()
             assert (await ended(one, run_id)).answer == "9"
@@ -257,10 +224,10 @@ async def test_a_run_that_never_ends_is_resumed_only_so_often(machine: Machine) 
             run_id = await begun(workspace, machine)
         for _ in range(MOST_TRIES):
             async with machine.open(serves=True) as workspace:
-                await workspace.runs.resume_left()
+                await workspace.recovery.resume_left()
                 assert workspace.runs.progress(run_id) is not None
         async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left()
+            await workspace.recovery.resume_left()
             assert workspace.runs.progress(run_id) is None
             assert "runs resume" in (await workspace.runs.state(run_id)).message
 
@@ -274,11 +241,11 @@ async def test_runs_that_were_resumed_in_vain_go_on_one_after_the_other(machine:
                 await anyio.sleep(0.01)
         for _ in range(TRIES_TOGETHER):
             async with machine.open(serves=True) as workspace:
-                await workspace.runs.resume_left()
+                await workspace.recovery.resume_left()
                 assert workspace.runs.live_count == 2
         machine.model.waits = anyio.Event()
         async with machine.open(serves=True) as workspace, anyio.create_task_group() as tasks:
-            tasks.start_soon(workspace.runs.resume_left)
+            tasks.start_soon(workspace.recovery.resume_left)
             await machine.model.waits.wait()
             machine.model.go.set()
             for run_id in run_ids:
@@ -311,7 +278,7 @@ async def test_a_run_that_gets_further_is_resumed_however_often(machine: Machine
         record = Runs(machine.settings.data_dir).get(run_id).events_path
         for _ in range(MOST_TRIES):
             async with machine.open(serves=True) as workspace:
-                await workspace.runs.resume_left()
+                await workspace.recovery.resume_left()
                 assert workspace.runs.progress(run_id) is not None
             record.write_text(record.read_text() + f'{{"event":"{line}"}}\n')
         assert [run.run_id for run in LocalRunQueue(Runs(machine.settings.data_dir)).left()] == (
@@ -324,7 +291,7 @@ async def test_a_call_that_waits_while_the_server_ends_is_told_that_the_run_will
         async with machine.open(serves=True) as workspace:
             run_id = await begun(workspace, machine)
             workspace.runs.announce_end()
-            workspace.runs.give_up(run_id)  # what the end of the connections does
+            workspace.calls.give_up(run_id)  # what the end of the connections does
             assert workspace.runs.progress(run_id) is not None
             await workspace.runs.stop_all()
             state = await workspace.runs.state(run_id)
@@ -340,140 +307,3 @@ async def test_a_server_that_is_stopped_twice_at_once_leaves_its_runs_to_the_nex
                 tasks.start_soon(workspace.runs.stop_all)
                 tasks.start_soon(workspace.runs.stop_all)
     assert [run.run_id for run in LocalRunQueue(Runs(machine.settings.data_dir)).left()] == [run_id]
-
-
-async def test_a_call_that_ends_while_another_process_goes_on_with_the_run_leaves_it_to_the_same_question(
-    machine: Machine,
-) -> None:
-    with anyio.fail_after(60):
-        async with machine.open(serves=True) as one, machine.open(serves=True) as other:
-            run_id = await begun(one, machine)
-            async with one.runs.waiting(run_id):
-                async with other.runs.waiting(run_id):
-                    pass
-                assert not await other.runs.is_new(REQUEST)
-                assert await other.runs.start(REQUEST) == run_id
-                await other.close()
-                await anyio.wait_all_tasks_blocked()
-                assert Runs(machine.settings.data_dir).get(run_id).is_awaited()
-
-
-async def test_a_cancel_of_a_user_wins_over_the_end_of_the_server_also_when_it_comes_after(machine: Machine) -> None:
-    with anyio.fail_after(60):
-        async with machine.open(serves=True) as workspace:
-            run_id = await begun(workspace, machine)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(workspace.runs.stop_all)
-                await anyio.lowlevel.checkpoint()
-                workspace.runs.give_up(run_id, by_user=True)
-            assert (await workspace.runs.state(run_id)).status == "cancelled"
-
-
-async def test_a_call_that_is_given_up_stops_the_run_unless_another_call_waits(machine: Machine) -> None:
-    with anyio.fail_after(60):
-        async with machine.open() as workspace:
-            run_id = await begun(workspace, machine)
-            async with workspace.runs.waiting(run_id):
-                workspace.runs.give_up(run_id)
-                assert workspace.runs.progress(run_id) is not None
-            workspace.runs.give_up(run_id)
-            assert (await ended(workspace, run_id)).status == "cancelled"
-
-
-async def test_a_call_that_is_cancelled_while_its_answer_is_on_its_way_leaves_the_run_to_the_same_question(
-    machine: Machine,
-) -> None:
-    with anyio.fail_after(60):
-        async with machine.open(serves=True) as workspace:
-            run_id = await begun(workspace, machine)
-            async with workspace.runs.waiting(run_id):
-                machine.model.go.set()
-                await ended(workspace, run_id)
-            await workspace.runs.keep_for_repeat(run_id)
-            assert await workspace.runs.start(REQUEST) == run_id
-            assert await workspace.runs.start(REQUEST) != run_id  # which has its answer now
-
-
-async def test_the_answer_to_a_client_that_was_lost_waits_for_the_same_question_also_in_the_next_server(
-    machine: Machine,
-) -> None:
-    with anyio.fail_after(60):
-        async with machine.open(serves=True) as workspace:
-            run_id = await begun(workspace, machine)
-            async with workspace.runs.waiting(run_id):
-                pass
-            await workspace.runs.keep_for_repeat(run_id)
-            machine.model.go.set()
-            await ended(workspace, run_id)
-            await workspace.close()
-            await anyio.wait_all_tasks_blocked()
-        async with machine.open(serves=True) as next_one:
-            assert await next_one.runs.start(REQUEST) == run_id
-            assert machine.model.asked == 2
-            async with next_one.runs.waiting(run_id):
-                pass
-            assert await next_one.runs.start(REQUEST) != run_id
-
-
-async def test_a_kept_answer_that_a_user_cancels_waits_for_nobody(machine: Machine) -> None:
-    machine.model.go.set()
-    with anyio.fail_after(60):
-        async with machine.open(serves=True) as workspace:
-            run_id = await begun(workspace, machine)
-            await ended(workspace, run_id)
-            await workspace.runs.keep_for_repeat(run_id)
-            assert (await workspace.runs.cancel(run_id)).status == "completed"
-            assert await workspace.runs.is_new(REQUEST)
-        async with machine.open(serves=True) as next_one:
-            assert await next_one.runs.is_new(REQUEST)
-
-
-async def test_the_call_in_flight_of_a_repeated_question_gets_its_reply_though_the_client_is_lost_again(
-    machine: Machine,
-) -> None:
-    with anyio.fail_after(60):
-        async with machine.open() as workspace:
-            run_id = await lost_twice(workspace, machine)
-            machine.model.go.set()
-            state = await ended(workspace, run_id)
-            assert await workspace.runs.start(REQUEST) == run_id
-    assert (state.status, state.answer) == ("completed", "9")
-    assert machine.model.asked == 3  # the second turn twice, because the first loss might have been a cancel
-
-
-async def test_a_run_that_is_held_begins_no_calls_until_somebody_waits_for_it(machine: Machine) -> None:
-    machine.model.looks = 2
-    with anyio.fail_after(60):
-        async with machine.open() as workspace:
-            run_id = await lost_twice(workspace, machine)
-            machine.model.go.set()
-            async for progress in workspace.runs.follow(run_id):
-                if "turn 3" in str(progress):
-                    break
-            await anyio.wait_all_tasks_blocked()
-            assert machine.model.asked == 3
-            async with workspace.runs.waiting(run_id):
-                assert (await ended(workspace, run_id)).answer == "9"
-    assert machine.model.asked == 4
-
-
-async def test_a_run_that_is_held_is_stopped_at_once_by_a_user(machine: Machine) -> None:
-    with anyio.fail_after(60):
-        async with machine.open() as workspace:
-            run_id = await lost_twice(workspace, machine)
-            assert (await workspace.runs.cancel(run_id)).status == "cancelled"
-
-
-async def test_a_client_that_leaves_stops_the_run_that_it_waits_for_and_no_other(machine: Machine) -> None:
-    with anyio.fail_after(60):
-        async with machine.open(serves=True) as workspace:
-            run_id = await begun(workspace, machine)
-            workspace.runs.stop_waited_for()
-            assert workspace.runs.progress(run_id) is not None
-            async with workspace.runs.waiting(run_id):
-                workspace.runs.stop_waited_for()
-                await workspace.runs.stop_all()  # its end, which would leave the run to the next server
-            assert (await workspace.runs.state(run_id)).status == "cancelled"
-        async with machine.open(serves=True) as workspace:
-            await workspace.runs.resume_left()
-            assert workspace.runs.progress(run_id) is None
