@@ -17,7 +17,8 @@ from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.search import SearchResult, search
 from rlm_mcp.contexts.sources.address import is_address
-from rlm_mcp.contexts.store.store import MOST_LISTED, Store
+from rlm_mcp.contexts.store.lookup import MOST_LISTED
+from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, LineRange, Page
 from rlm_mcp.errors import RlmError, SourceRefused, UnknownContext
 from rlm_mcp.workspace.change_feed import Bulletin, ResourceChange

@@ -1,28 +1,13 @@
 import hashlib
 import sqlite3
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rlm_mcp.contexts.store.blobs import FileBlobs
-from rlm_mcp.contexts.store.catalogue import SqliteCatalogue
-from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.store.uses import LockedUses
 from rlm_mcp.contexts.types import Context, FileEntry, Freed
-from rlm_mcp.errors import (
-    ContextInUse,
-    NameTaken,
-    OutOfRange,
-    StorageUnreachable,
-    StoreDamaged,
-    StoreFull,
-    UnknownContext,
-    UnknownPath,
-)
+from rlm_mcp.errors import ContextInUse, StoreDamaged, UnknownContext
 
 
 def test_a_text_is_there_with_all_its_facts(store: Store) -> None:
@@ -44,87 +29,6 @@ def test_a_text_is_there_with_all_its_facts(store: Store) -> None:
     assert store.text(context) == "one\ntwo é\r\nthree"
 
 
-class UnpreparedBlobs(FileBlobs):
-    """Texts that have to be looked for while the database is away."""
-
-    looked_for_at_once = 2
-
-    def prepare(self, blobs: Collection[str]) -> None:
-        raise StorageUnreachable(f"{len(blobs)} texts cannot be looked for")
-
-
-def test_what_cannot_be_fetched_ahead_is_told_when_it_is_read(tmp_path: Path) -> None:
-    catalogue = SqliteCatalogue(tmp_path / "catalogue.sqlite3")
-    parts = StoreParts(
-        catalogue=catalogue,
-        blobs=UnpreparedBlobs(tmp_path / "blobs"),
-        uses=LockedUses(catalogue=catalogue, holders=tmp_path, token="mine"),  # noqa: S106 - of a process
-    )
-    with Store(tmp_path / "data", parts=parts) as store:
-        context = store.register_text("some text")
-        store.fetch_ahead(store.files(context))
-        assert store.text(context) == "some text"
-
-
-def test_the_same_content_under_the_same_name_is_the_same_context(store: Store, files: Path) -> None:
-    (files / "app.log").write_text("a\nb\n")
-    first = store.register_source(str(files / "app.log"))
-    assert store.register_source(str(files / "app.log")) == first
-    assert store.register_text("a\nb\n", name="app.log") == first
-    other = store.register_text("a\nb\n", name="other")
-    assert other.context_id != first.context_id
-    assert store.file(other).blob == store.file(first).blob
-
-
-def test_an_id_does_not_depend_on_the_store(store: Store, tmp_path: Path) -> None:
-    with Store(tmp_path / "elsewhere") as elsewhere:
-        assert elsewhere.register_text("x", name="n").context_id == store.register_text("x", name="n").context_id
-
-
-def test_a_name_of_other_content_is_refused_and_nothing_changes(store: Store) -> None:
-    first = store.register_text("one", name="notes")
-    with pytest.raises(NameTaken, match=r"the name 'notes' belongs to other content .*choose another name"):
-        store.register_text("two", name="notes")
-    assert store.list().contexts == (first,)
-
-
-@pytest.mark.parametrize("name", ["", " x", "a/b", "..", ".hidden", "a\nb", "c:x", "x" * 101, "ctx_0123456789abcdef"])
-def test_a_name_that_cannot_be_a_directory_is_refused_with_one_that_can(store: Store, name: str) -> None:
-    with pytest.raises(NameTaken, match=r"cannot be the name of a context: .* would do"):
-        store.register_text("one", name=name)
-
-
-def test_files_of_the_same_name_get_names_of_their_own(store: Store, files: Path) -> None:
-    for directory in ("a", "b"):
-        (files / directory).mkdir()
-        (files / directory / "app.log").write_text(f"from {directory}\n")
-    names = [store.register_source(str(files / directory / "app.log")).name for directory in ("a", "b", "a")]
-    assert names == ["app.log", "app.log-2", "app.log"]
-
-
-def test_a_changed_source_is_a_new_version_and_the_old_one_stays_readable(store: Store, files: Path) -> None:
-    path = files / "app.log"
-    path.write_text("one\n")
-    old = store.register_source(str(path))
-    path.write_text("one\ntwo\n")
-    new = store.register_source(str(path))
-    assert (new.name, new.version, new.current) == ("app.log", 2, True)
-    assert store.get("app.log") == new
-    assert store.list().contexts == (new,)
-    assert store.get(old.context_id) == replace(old, current=False)
-    assert store.text(old) == "one\n"
-
-
-def test_content_that_comes_back_is_the_version_it_was(store: Store, files: Path) -> None:
-    path = files / "app.log"
-    contexts = []
-    for text in ("one\n", "two\n", "one\n"):
-        path.write_text(text)
-        contexts.append(store.register_source(str(path)))
-    assert contexts[2] == contexts[0]
-    assert store.get("app.log") == contexts[0]
-
-
 def test_refresh_takes_the_source_as_it_is_now(store: Store, files: Path) -> None:
     path = files / "app.log"
     path.write_text("one\n")
@@ -132,38 +36,6 @@ def test_refresh_takes_the_source_as_it_is_now(store: Store, files: Path) -> Non
     assert store.refresh("log") == old
     path.write_text("two\n")
     assert (store.refresh("log").version, store.text(store.get("log"))) == (2, "two\n")
-
-
-def test_contexts_are_listed_newest_first_a_page_at_a_time(store: Store) -> None:
-    registered = [store.register_text(f"text {n}", name=f"name-{n}") for n in range(5)]
-    first = store.list(limit=2)
-    second = store.list(limit=2, cursor=first.next_cursor)
-    third = store.list(limit=2, cursor=second.next_cursor)
-    assert [*first.contexts, *second.contexts, *third.contexts] == registered[::-1]
-    assert (first.total, third.next_cursor) == (5, None)
-
-
-def test_a_query_looks_at_name_and_source(store: Store, files: Path) -> None:
-    (files / "Server.log").write_text("x\n")
-    log = store.register_source(str(files / "Server.log"), name="production")
-    store.register_text("y", name="other")
-    assert store.list("PROD").contexts == store.list("server").contexts == (log,)
-    assert store.list("100%").contexts == ()
-
-
-def test_a_cursor_or_page_size_that_cannot_be_is_refused(store: Store) -> None:
-    with pytest.raises(OutOfRange, match="'next' is not a cursor"):
-        store.list(cursor="next")
-    with pytest.raises(OutOfRange, match="ask for 1 or more"):
-        store.list(limit=0)
-
-
-def test_an_unknown_context_names_those_that_are_close(store: Store) -> None:
-    with pytest.raises(UnknownContext, match="nothing is registered yet"):
-        store.get("production")
-    store.register_text("x", name="production")
-    with pytest.raises(UnknownContext, match="did you mean 'production'"):
-        store.get("prodution")
 
 
 def test_removing_frees_what_nobody_else_uses(store: Store) -> None:
@@ -218,17 +90,6 @@ def test_collecting_deletes_blobs_that_no_context_has(store: Store, tmp_path: Pa
     assert not stray.exists()
 
 
-def test_a_quota_stops_what_would_go_over_it_and_nothing_is_left(tmp_path: Path) -> None:
-    with Store(tmp_path / "data", quota_bytes=1_000) as store:
-        store.register_text("x" * 600, name="fits")
-        with pytest.raises(StoreFull, match="exceed the quota of the store: remove contexts"):
-            store.register_text("y" * 600, name="does not")
-        store.register_text("x" * 600, name="fits: it is there already".replace(":", ","))
-        store.remove("fits")
-        assert [context.name for context in store.list().contexts] == ["fits, it is there already"]
-    assert not list((tmp_path / "data" / "contexts" / "incoming").glob("*/*"))
-
-
 def test_many_threads_and_stores_register_the_same_and_different_texts(tmp_path: Path) -> None:
     with Store(tmp_path / "data") as one, Store(tmp_path / "data") as two, ThreadPoolExecutor(8) as threads:
         registered = list(
@@ -254,16 +115,6 @@ def test_files_are_mounted_under_their_paths(store: Store, files: Path) -> None:
         path="src/a.py", key=key, bytes=6, chars=6, lines=1, longest_line=5, locate=entry.locate, read=entry.read
     )
     assert store.file(context, "/context/files/src/a.py") == entry
-
-
-def test_a_path_that_is_not_there_names_one_that_is(store: Store, files: Path) -> None:
-    for name in ("server.log", "client.log"):
-        (files / name).write_text("x\n")
-    context = store.register_source(str(files))
-    with pytest.raises(UnknownPath, match=r"has no file 'sever.log': did you mean server.log"):
-        store.read_lines(context, 1, path="sever.log")
-    with pytest.raises(UnknownPath, match=r"has 2 files \(client.log, server.log, …\): say which with `path`"):
-        store.read_lines(context, 1)
 
 
 def test_a_blob_that_lost_its_content_is_noticed(store: Store) -> None:
