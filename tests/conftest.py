@@ -141,8 +141,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def objects(endpoint: str) -> "Objects":
     """The objects of one test, below a prefix of its own."""
+    from rlm_mcp.bucket_address import BucketAddress
     from rlm_mcp.cluster.objects import Objects
-    from rlm_mcp.contexts.sources.buckets import BucketAddress
     from tests.peers.cluster import BUCKET, access_to
 
     address = BucketAddress(bucket=BUCKET, prefix=secrets.token_hex(6))

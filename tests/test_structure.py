@@ -26,7 +26,7 @@ ORDER: dict[str, list[str]] = {
         "repl models viewer install",
         "contexts records packages",
         "settings",
-        "concurrency redact spending",
+        "bucket_address concurrency redact spending",
         "errors files version",
     ],
     "wasm_runtime": [
@@ -59,7 +59,7 @@ USERS_OF_THE_SANDBOX = {
 # No setting is read there: git gets the environment of this process less what could redirect it, and some MCP clients
 # keep their configuration where a variable says.
 READERS_OF_THE_ENVIRONMENT = {
-    "rlm_mcp.settings",
+    "rlm_mcp.settings.loading",
     "rlm_mcp.contexts.sources.clone",  # the agent of ssh and the authorities' certificates, for git
     "rlm_mcp.install.user_folders",
     "rlm_mcp.server.workers.front",  # the proxies and collectors to which workers may connect

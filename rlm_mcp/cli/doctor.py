@@ -18,8 +18,8 @@ from typing import Literal
 import anyio
 import anyio.to_thread
 
+from rlm_mcp.bucket_address import BucketAddress, parse_bucket
 from rlm_mcp.contexts.sources.bucket_access import OpenBucket, open_s3
-from rlm_mcp.contexts.sources.buckets import BucketAddress, parse_bucket
 from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError
 from rlm_mcp.install.clients import Entry
 from rlm_mcp.install.own_command import own_command

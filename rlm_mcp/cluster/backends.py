@@ -8,6 +8,7 @@ from functools import partial
 
 import anyio
 
+from rlm_mcp.bucket_address import parse_bucket
 from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.blobs import ObjectBlobs, forget_dropped, sweep_texts
 from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
@@ -22,7 +23,6 @@ from rlm_mcp.cluster.repls import HeldRepls, RowReplStates, sweep_states
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema, state_key
 from rlm_mcp.cluster.sweeper import Sweeper
-from rlm_mcp.contexts.sources.buckets import parse_bucket
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.text_cache import TextCache
 from rlm_mcp.settings import Settings

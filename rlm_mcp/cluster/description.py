@@ -6,11 +6,11 @@ Neither is changed, apart from an object that is written to see whether the buck
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rlm_mcp.bucket_address import parse_bucket
 from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.schema import MIGRATIONS, find_cluster
-from rlm_mcp.contexts.sources.buckets import parse_bucket
 from rlm_mcp.errors import RlmError
 from rlm_mcp.settings import Settings
 

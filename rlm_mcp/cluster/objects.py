@@ -20,7 +20,7 @@ from typing import Any
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from rlm_mcp.contexts.sources.buckets import BucketAddress
+from rlm_mcp.bucket_address import BucketAddress
 from rlm_mcp.contexts.sources.s3_bucket import open_store, reason_of
 from rlm_mcp.errors import RlmError, StorageUnreachable
 

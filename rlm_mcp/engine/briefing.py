@@ -14,11 +14,11 @@ from io import StringIO
 from itertools import islice
 from typing import Literal
 
+from rlm_mcp.bucket_address import has_bucket_scheme
 from rlm_mcp.contexts.describe.overview import Overview, describe
 from rlm_mcp.contexts.describe.per_text import PerText
 from rlm_mcp.contexts.describe.text_sample import take_sample
 from rlm_mcp.contexts.search import MatchedLine, search
-from rlm_mcp.contexts.sources.buckets import is_bucket_source
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.text.lines import split_lines
 from rlm_mcp.contexts.types import Context, FileEntry
@@ -308,7 +308,7 @@ def _brief(store: Store, overview: Overview, query: str, *, counts_places: bool)
     is_text = context.kind == "text"
     samples = _stored_samples(store, overview) if is_text else _first_lines(overview)
     # What must be fetched first would not be searched in time, and the rest of it be fetched for nothing.
-    is_far = is_bucket_source(context.source) and not context.exact and context.bytes > _COLD_BYTES
+    is_far = has_bucket_scheme(context.source) and not context.exact and context.bytes > _COLD_BYTES
     found = () if is_far else hits(store, context, query)
     if overview.structure.get("format") == "json":  # single lines of printed JSON mean nothing
         samples = (" ".join(overview.head.split()),)

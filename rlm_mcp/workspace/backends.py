@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import anyio
 
+from rlm_mcp.bucket_address import parse_bucket
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
-from rlm_mcp.contexts.sources.buckets import parse_bucket
 from rlm_mcp.contexts.sources.remote import RemoteAccess, network_of
 from rlm_mcp.contexts.store.object_texts import ObjectSources
 from rlm_mcp.contexts.store.protocols import StoreParts

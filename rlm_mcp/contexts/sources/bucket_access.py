@@ -7,7 +7,8 @@ the operator has named it, and the place where a cluster keeps texts never is.
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rlm_mcp.contexts.sources.buckets import SCHEME, BucketAddress, SourceBucket
+from rlm_mcp.bucket_address import SCHEME, BucketAddress
+from rlm_mcp.contexts.sources.buckets import SourceBucket
 from rlm_mcp.errors import SourceRefused
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from rlm_mcp.bucket_address import BucketAddress
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
-from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject, SourceBucket, parse_objects
+from rlm_mcp.contexts.sources.buckets import ListedObject, SourceBucket, parse_objects
 from rlm_mcp.contexts.sources.file import printable
 from rlm_mcp.contexts.sources.member_names import member_path
 from rlm_mcp.contexts.sources.secrets import HOLDS_CREDENTIALS, is_secret

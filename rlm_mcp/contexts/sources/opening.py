@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from rlm_mcp.bucket_address import has_bucket_scheme
 from rlm_mcp.contexts.sources import directory, git, pattern
 from rlm_mcp.contexts.sources.address import is_address
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
-from rlm_mcp.contexts.sources.buckets import is_bucket_source
 from rlm_mcp.contexts.sources.fetched import open_address, open_stream
 from rlm_mcp.contexts.sources.file import refusal, what_it_is
 from rlm_mcp.contexts.sources.formats import source_from_file
@@ -54,7 +54,7 @@ def open_source(
         secrets=secrets,
         converting=converting,
     )
-    if is_bucket_source(source) and not os.path.lexists(source):
+    if has_bucket_scheme(source) and not os.path.lexists(source):
         return open_objects(source, access=buckets, secrets=secrets, check_cancelled=check_cancelled)
     if is_address(source) and not os.path.lexists(source):
         return open_address(source, scratch=scratch, access=access, policy=policy, check_cancelled=check_cancelled)

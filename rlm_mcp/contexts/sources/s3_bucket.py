@@ -17,7 +17,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from rlm_mcp.contexts.sources.buckets import SCHEME, ListedObject
+from rlm_mcp.bucket_address import SCHEME
+from rlm_mcp.contexts.sources.buckets import ListedObject
 from rlm_mcp.errors import SourceChanged, SourceRefused, SourceUnreachable
 
 PATIENCE_SECONDS = 10.0

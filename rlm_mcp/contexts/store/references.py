@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject
+from rlm_mcp.bucket_address import BucketAddress
+from rlm_mcp.contexts.sources.buckets import ListedObject
 from rlm_mcp.contexts.sources.file import open_raw
 from rlm_mcp.contexts.store.blobs import INDEXES_KEPT
 from rlm_mcp.contexts.text.encoding import UTF8, detect

@@ -3,7 +3,6 @@
 import pytest
 
 from rlm_mcp.cluster.addresses import parse_database
-from rlm_mcp.contexts.sources.buckets import parse_bucket
 from rlm_mcp.errors import SettingsError
 from rlm_mcp.redact import Secret
 
@@ -29,17 +28,4 @@ def test_a_database_is_shown_without_its_password(url: str, shown: str) -> None:
 def test_what_is_no_database_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError, match="RLM_MCP_STORE is not") as refused:
         parse_database(Secret(url))
-    assert "hidden" not in str(refused.value)
-
-
-def test_a_bucket_has_a_name_and_a_prefix() -> None:
-    assert [parse_bucket(url, "RLM_MCP_BLOBS").shown for url in ("s3://texts", "s3://texts/a/b/")] == [
-        "s3://texts",
-        "s3://texts/a/b",
-    ]
-    for wrong in ("texts", "https://texts/a", "s3:///a"):
-        with pytest.raises(SettingsError, match="RLM_MCP_BLOBS is not the address of a bucket: write s3://BUCKET/"):
-            parse_bucket(wrong, "RLM_MCP_BLOBS")
-    with pytest.raises(SettingsError, match="contains more than a bucket and a prefix") as refused:
-        parse_bucket("s3://key:hidden@texts/a", "RLM_MCP_BLOBS")
     assert "hidden" not in str(refused.value)

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
+from rlm_mcp.bucket_address import BucketAddress
 from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.blobs import ObjectBlobs, forget_dropped, sweep_texts
 from rlm_mcp.cluster.catalogue import RowCatalogue, RunUses
@@ -22,7 +23,6 @@ from rlm_mcp.cluster.schema import prepare_schema
 from rlm_mcp.contexts.describe.overview import describe
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
-from rlm_mcp.contexts.sources.buckets import BucketAddress
 from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
 from rlm_mcp.contexts.store.object_texts import ObjectSources
 from rlm_mcp.contexts.store.protocols import StoreParts

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("obstore", reason="the extra `cluster` is not installed")
 
+from rlm_mcp.bucket_address import BucketAddress
 from rlm_mcp.cluster.objects import BucketUnusable, ObjectDiffers, ObjectMissing, Objects
-from rlm_mcp.contexts.sources.buckets import BucketAddress
 from tests.peers.cluster import BUCKET, access_to
 
 pytestmark = pytest.mark.cluster

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
+from rlm_mcp.bucket_address import BucketAddress
 from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.cluster.notices import Notices
@@ -20,7 +21,6 @@ from rlm_mcp.cluster.objects import Objects, owner_prefix
 from rlm_mcp.cluster.repls import GONE, HeldRepls, RowReplStates, delete_dropped, sweep_states
 from rlm_mcp.cluster.schema import prepare_schema
 from rlm_mcp.concurrency import run_in_thread
-from rlm_mcp.contexts.sources.buckets import BucketAddress
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.redact import Secret
 from rlm_mcp.repl.sandbox import open_sandbox

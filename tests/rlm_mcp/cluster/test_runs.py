@@ -12,13 +12,13 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
+from rlm_mcp.bucket_address import BucketAddress
 from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Cursor, Database, DatabaseUnusable
 from rlm_mcp.cluster.leases import Heartbeats
 from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema
-from rlm_mcp.contexts.sources.buckets import BucketAddress
 from rlm_mcp.errors import RunBusy, RunNotWritten, RunRecordDamaged
 from rlm_mcp.records.events import Decided, RunEnded, RunStarted, ended_event, name_of
 from rlm_mcp.records.lease import EXPIRY_SECONDS, MARGIN_SECONDS, LeaseLost

@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
 
+from rlm_mcp.bucket_address import BucketAddress
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
-from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject
+from rlm_mcp.contexts.sources.buckets import ListedObject
 from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
 from rlm_mcp.contexts.store.object_texts import ObjectSources
 from rlm_mcp.contexts.store.store import Store

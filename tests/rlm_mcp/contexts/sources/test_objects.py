@@ -15,10 +15,11 @@ import pytest
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
 
+from rlm_mcp.bucket_address import BucketAddress, parse_bucket
 from rlm_mcp.contexts.describe.overview import describe
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess
-from rlm_mcp.contexts.sources.buckets import BucketAddress, ListedObject, parse_bucket
+from rlm_mcp.contexts.sources.buckets import ListedObject
 from rlm_mcp.contexts.sources.s3_bucket import AHEAD, AHEAD_IN_ALL, PIECE_BYTES, S3Bucket
 from rlm_mcp.contexts.store.blobs import INDEXES_KEPT
 from rlm_mcp.contexts.store.object_texts import SMALL_BYTES, ObjectSources
