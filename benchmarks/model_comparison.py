@@ -28,7 +28,9 @@ import anyio
 
 import rlm_mcp
 from benchmarks.rivals import driver
-from benchmarks.tasks import HELD_OUT_SEEDS, Task, development_tasks, held_out_tasks, is_right, unseen_tasks
+from benchmarks.tasks.scoring import is_right
+from benchmarks.tasks.sets import HELD_OUT_SEEDS, development_tasks, held_out_tasks, unseen_tasks
+from benchmarks.tasks.types import Task
 from rlm_mcp.settings import load_settings
 
 TURNS = 8

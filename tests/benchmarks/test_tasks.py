@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from benchmarks.model_comparison import doubts_told, table
-from benchmarks.tasks import (
+from benchmarks.tasks.scoring import is_right
+from benchmarks.tasks.sets import (
     DEVELOPMENT,
     DEVELOPMENT_SEEDS,
     HELD_OUT,
     HELD_OUT_SEEDS,
-    Task,
     development_tasks,
     held_out_tasks,
-    is_right,
     unseen_tasks,
 )
+from benchmarks.tasks.types import Task
 
 SETS = [
     *((held_out_tasks, seed) for seed in HELD_OUT_SEEDS),
@@ -111,3 +111,9 @@ def test_newer_templates_make_three_tasks_of_each_kind_that_the_right_answer_sol
     assert Counter(task.kind for task in tasks) == {"structural": 3, "needle": 3, "json": 3, "semantic": 3}
     assert all(is_right(task, task.answer) for task in tasks)
     assert tasks == unseen_tasks(21)
+
+
+def test_newer_templates_make_tasks_of_every_seed() -> None:
+    topics = {task.answer for seed in range(12) for task in unseen_tasks(seed) if task.template == "commonest_topic"}
+
+    assert topics == {"food", "weather", "sport"}

@@ -1,0 +1,1 @@
+"""Generated tasks with exact answers, for measuring weak models."""
