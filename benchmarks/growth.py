@@ -29,7 +29,7 @@ from rlm_mcp.engine.doubts import mark_doubts
 from rlm_mcp.engine.json_schema import best_error
 from rlm_mcp.engine.line_shapes import shapes_of
 from rlm_mcp.engine.packs import Labelling, Pack, read_reply
-from rlm_mcp.engine.reply_parser import final_text, parse_reply, unfenced
+from rlm_mcp.engine.reply_parser import _parse_once, final_text, parse_reply, unfenced
 from rlm_mcp.engine.reply_schema import parse_schema, without_thinking
 from rlm_mcp.errors import SchemaError
 from rlm_mcp.models.dialect import Refusal, refusal_in, window_in
@@ -53,6 +53,11 @@ def _reads_a_value(text: str) -> None:
         parse_schema("int").read(text)
     except SchemaError:
         return
+
+
+def _parses_a_reply(text: str) -> None:
+    _parse_once.cache_clear()  # which keeps short blocks only, so that n would seem to take less than its share of 4n
+    parse_reply(text)
 
 
 def _finds_calls_ahead(text: str) -> None:
@@ -126,22 +131,22 @@ def _translates(code: str) -> None:
 
 
 PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
-    "fence and blanks": (parse_reply, lambda n: "```" + " " * n + "!"),
-    "fence of many marks": (parse_reply, lambda n: "`" * n + "!"),
-    "fence and braces": (parse_reply, lambda n: "```{" * (n // 4)),
-    "inline fence": (parse_reply, lambda n: "```a " * (n // 5)),
-    "inline fence and blanks": (parse_reply, lambda n: "``` " + " " * n + "a"),
-    "many fences": (parse_reply, lambda n: "```\n" * (n // 4)),
-    "code tags": (parse_reply, lambda n: "<code>" * (n // 6)),
-    "tool calls": (parse_reply, lambda n: "<tool_call>" * (n // 11)),
-    "thinking": (parse_reply, lambda n: "<think>" * (n // 7)),
-    "FINAL and blanks": (parse_reply, lambda n: "FINAL(" + " " * n + "x"),
+    "fence and blanks": (_parses_a_reply, lambda n: "```" + " " * n + "!"),
+    "fence of many marks": (_parses_a_reply, lambda n: "`" * n + "!"),
+    "fence and braces": (_parses_a_reply, lambda n: "```{" * (n // 4)),
+    "inline fence": (_parses_a_reply, lambda n: "```a " * (n // 5)),
+    "inline fence and blanks": (_parses_a_reply, lambda n: "``` " + " " * n + "a"),
+    "many fences": (_parses_a_reply, lambda n: "```\n" * (n // 4)),
+    "code tags": (_parses_a_reply, lambda n: "<code>" * (n // 6)),
+    "tool calls": (_parses_a_reply, lambda n: "<tool_call>" * (n // 11)),
+    "thinking": (_parses_a_reply, lambda n: "<think>" * (n // 7)),
+    "FINAL and blanks": (_parses_a_reply, lambda n: "FINAL(" + " " * n + "x"),
     "text of FINAL and blanks": (final_text, lambda n: "FINAL(" + " " * n + "x"),
     "FINAL and brackets": (final_text, lambda n: "FINAL(" + ")" * n + "x"),
     "FINAL, blanks and a comment": (final_text, lambda n: "FINAL(x) " + " " * n + "#)x"),
-    "escaped quotation marks": (parse_reply, lambda n: 'x = "' + '\\"' * (n // 2)),
-    "triple quotation marks": (parse_reply, lambda n: '"""a' * (n // 4) + "("),
-    "open brackets": (parse_reply, lambda n: "x = " + "(" * n),
+    "escaped quotation marks": (_parses_a_reply, lambda n: 'x = "' + '\\"' * (n // 2)),
+    "triple quotation marks": (_parses_a_reply, lambda n: '"""a' * (n // 4) + "("),
+    "open brackets": (_parses_a_reply, lambda n: "x = " + "(" * n),
     "reply with thinking tags": (without_thinking, lambda n: "<think>" * (n // 7)),
     "value in a reply of fences": (_reads_a_value, lambda n: "```\n" * (n // 4)),
     "value in a reply of brackets": (_reads_a_value, lambda n: "[{" * (n // 2)),

@@ -2,7 +2,8 @@
 
 Models write many dialects: fences labelled `repl`, `python`, `py` or not at all, the language word on the next line, no
 closing fence, no fence, tool calls as text, thinking before the reply. All are read here, and only here. A `FINAL(…)`
-is code like any other: it counts when it runs. Text that was not run is never searched for it.
+is code like any other: it counts when it runs. Text that was not run is never searched for it. After the MOST_FENCES
+first blocks, the rest of a reply is prose.
 
 The host may parse with an older Python than the guest runs. So a block whose fence says that it is Python is run even
 if it does not parse here; parsing only decides about blocks without a label, and between a block and its repair.
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 _PYTHON = frozenset({"repl", "python", "python3", "py", "py3", "ipython", "pycon", "python-repl", "tool_code", "code"})
@@ -47,6 +49,7 @@ _FINAL = re.compile(r"[ \t]*+(FINAL|FINAL_VAR|SUBMIT)\(")
 _END_OF_CALL = re.compile(r"\)[ \t;]*+(?:#.*)?\Z", re.DOTALL)
 _STRING_OR_COMMENT = re.compile(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*+"?|\'(?:\\.|[^\'\\\n])*+\'?|#[^\n]*+')
 _MOST_CLOSINGS = 8  # a fence inside a string of the code is rare; with more tries, parsing junk would be quadratic
+MOST_FENCES = 1_000  # a reply of a million characters has room for 125,000, which keep the collector busy
 _KEPT_CHARS = 20_000  # the tree of a longer block takes megabytes
 _ALLOW_AWAIT = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
@@ -72,7 +75,7 @@ def parse_reply(text: str) -> Reply:
     said, only_thinking = _without_thinking(text)
     if only_thinking:
         return Reply(text="", only_thinking=True)
-    fenced = list(_fences(said))
+    fenced = list(islice(_fences(said), MOST_FENCES))
     chosen = [f for f in fenced if _is_block(f, alone=len(fenced) == 1)]
     blocks, prose = [f.code for f in chosen], _outside(said, fenced)
     if not blocks:
@@ -249,7 +252,7 @@ def _outside(text: str, fences: list[_Fence]) -> str:
 
 def _tool_calls(text: str, fences: list[_Fence]) -> list[str]:
     """Code inside tool calls written as text: JSON in tags, in a json fence, or as the whole reply."""
-    texts = [found.group(2) for found in _TOOL_CALL.finditer(text)]
+    texts = [found.group(2) for found in islice(_TOOL_CALL.finditer(text), MOST_FENCES)]
     texts += [f.code for f in fences if f.label in {"json", "", "tool_call"}]
     if text.strip().startswith("{"):
         texts.append(text)
@@ -285,13 +288,13 @@ def _code_in(data: Any, depth: int = 0) -> str | None:
 
 
 def _tagged(text: str) -> list[str]:
-    codes = [textwrap.dedent(found.group(2)).strip("\n") for found in _CODE_TAG.finditer(text)]
+    codes = [textwrap.dedent(found.group(2)).strip("\n") for found in islice(_CODE_TAG.finditer(text), MOST_FENCES)]
     return [code for code in codes if (tree := parse(code)) is not None and not _is_idle(tree)]
 
 
 def _inline(text: str) -> list[str]:
     """Code between fence marks on a single line."""
-    codes = [found.group(1).rstrip(" \t") for found in _INLINE.finditer(text)]
+    codes = [found.group(1).rstrip(" \t") for found in islice(_INLINE.finditer(text), MOST_FENCES)]
     return [code for code in codes if (tree := parse(code)) is not None and _does_something(tree)]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_mcp.engine.reply_parser import final_text, normalise, parse, parse_reply, repair, unfenced
+from rlm_mcp.engine.reply_parser import MOST_FENCES, final_text, normalise, parse, parse_reply, repair, unfenced
 
 F = "```"
 
@@ -85,6 +85,13 @@ def test_several_blocks_are_kept_in_order() -> None:
 
     assert reply.blocks == ("x = 1", "print(x)")
     assert reply.prose == "First\nthen"
+
+
+@pytest.mark.parametrize("block", [f"{F}repl\nx = 1\n{F}", "<code>\nx = 1\n</code>", f"{F}repl x = 1{F} "])
+def test_no_more_blocks_are_run_of_a_reply_than(block: str) -> None:
+    reply = parse_reply(f"{block}\nand so on\n" * (MOST_FENCES + 5) + "that is all")
+    assert reply.blocks == ("x = 1",) * MOST_FENCES
+    assert reply.text.endswith("that is all")
 
 
 def test_a_labelled_opening_ends_a_block_that_was_never_closed() -> None:
