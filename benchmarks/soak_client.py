@@ -213,7 +213,8 @@ class SimulatedClient:
         self._journal.note("listed", seconds=time.monotonic() - began)
 
     async def register(self) -> None:
-        text = "".join(f"{n} {self._context} {self._chance.random()}\n" for n in range(LINES))
+        # The same again when it is repeated: a worker that died may have registered it.
+        text = "".join(f"{n} {self._context}\n" for n in range(LINES))
         await self._call("register_context", text=text, name=self._context)
 
     async def remove(self) -> None:

@@ -61,7 +61,7 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/engine/coverage.py": "rlm_mcp.models.base:REPLY_MAX_CHARS",
     "rlm_mcp/engine/grounding.py": "rlm_mcp.models.base:REPLY_MAX_CHARS",
     "rlm_mcp/engine/guest_calls.py": "rlm_mcp.repl.guest_functions:ANSWER_CHARS",
-    "rlm_mcp/engine/json_schema.py": "rlm_mcp.engine.json_schema:MOST_REFERENCES",
+    "rlm_mcp/engine/json_schema.py": "rlm_mcp.engine.json_schema:MOST_STEPS",
     "rlm_mcp/engine/judge.py": "rlm_mcp.models.base:REPLY_MAX_CHARS",
     "rlm_mcp/engine/reply_parser.py": "rlm_mcp.models.base:REPLY_MAX_CHARS",
     "rlm_mcp/engine/reply_schema.py": "rlm_mcp.engine.reply_schema:MOST_STARTS",

@@ -23,7 +23,7 @@ async def answer_directly(level: Level) -> Finish:
     for _ in range(1 if spec.output_schema is None else 2):
         turn = replace(level.begin_turn(), limit="", why_last="")  # every call may be the only one, limit or not
         reply = await level.ask_root(turn, Ask(messages=messages, turn=turn.number, is_last=True))
-        finish = await run_off_loop(len(reply), level.judge.judge_text, reply)
+        finish = await run_off_loop(len(reply) + level.chars_to_check, level.judge.judge_text, reply)
         if finish.answered_by != "invalid":
             break
         messages = prompts.direct_again(messages, reply, finish.doubt)

@@ -2,9 +2,10 @@
 
 - `pattern` is matched by RE2, in linear time; what RE2 lacks (look-around, back-references) is refused.
 - `patternProperties` is refused: the library matches it by a backtracking engine in three places.
-- At most MOST_REFERENCES references are followed for one value, so that a schema whose definitions refer twice to the
-  next one ends, as does one that refers to itself.
-- `uniqueItems` compares texts of the items instead of each item with each other.
+- A schema has at most MAX_SCHEMA_CHARS as JSON. Checking a value takes at most MOST_STEPS, and STEPS_OF_A_PART more for
+  each part of the value: comparing one keyword, with a step for each part that it lists, or a hundredth of a reference.
+  So a schema ends whose definitions refer twice to the next one, or whose thousand alternatives meet a long list.
+- `uniqueItems` compares texts of the items instead of each item with each other, `enum` searches without Python code.
 """
 
 import json
@@ -18,9 +19,13 @@ from rlm_mcp.errors import SchemaError
 
 Schema = Mapping[str, object]
 
-MOST_REFERENCES = 10_000
+MAX_SCHEMA_CHARS = 100_000
+MOST_STEPS, STEPS_OF_A_PART = 1_000_000, 20
+_REFERENCE_STEPS = 100  # each builds a validator
+_LABELS_A_STEP = 20
+_MOST_WEIGHT = 100_000
 _MOST_ERRORS = 100  # among which the best one is looked for
-_followed: ContextVar[Iterator[int]] = ContextVar("references that may still be followed for the current value")
+_left: ContextVar["_Steps"] = ContextVar("steps left for the current value")
 
 
 def check_schema(schema: Schema) -> None:
@@ -28,7 +33,9 @@ def check_schema(schema: Schema) -> None:
     import jsonschema  # type: ignore[import-untyped] # ships no annotations
 
     try:
-        _validator(_canonical(schema))
+        if (chars := len(canonical := _canonical(schema))) > MAX_SCHEMA_CHARS:
+            raise SchemaError(f"it has {chars:,} characters as JSON: at most {MAX_SCHEMA_CHARS:,} are checked")
+        _validator(canonical)
         _check_patterns(schema)
     except jsonschema.exceptions.SchemaError as error:
         raise SchemaError(str(error.message)) from error
@@ -43,7 +50,7 @@ def best_error(schema: Schema, value: object) -> Any:
     """
     import jsonschema
 
-    token = _followed.set(iter(range(MOST_REFERENCES)))
+    token = _left.set(_Steps(MOST_STEPS + STEPS_OF_A_PART * _parts_of(value)))
     try:
         errors = _validator(_canonical(schema)).iter_errors(value)
         return jsonschema.exceptions.best_match(islice(errors, _MOST_ERRORS))
@@ -52,7 +59,48 @@ def best_error(schema: Schema, value: object) -> Any:
     except RecursionError as error:
         raise SchemaError("the schema refers to itself without end, or the value is nested too deeply") from error
     finally:
-        _followed.reset(token)
+        _left.reset(token)
+
+
+def weight(schema: Schema) -> int:
+    """How many times longer checking a hostile text may take under this schema than reading it, roughly."""
+    canonical = _canonical(schema)
+    return _MOST_WEIGHT if 'Ref"' in canonical or '"$ref"' in canonical else 1 + len(canonical) // 10
+
+
+class _Steps:
+    """The steps that are left. Taking more than there are raises SchemaError."""
+
+    __slots__ = ("_left", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def take(self, steps: int) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise SchemaError(
+                f"comparing it with the schema takes more than {self._most:,} steps: use a schema with fewer"
+                " alternatives, references or labels"
+            )
+
+
+def _parts_of(value: object) -> int:
+    """The values in a value, it included."""
+    count, rest = 0, [value]
+    while rest:
+        count += 1
+        part = rest.pop()
+        if isinstance(part, Mapping):
+            rest.extend(part.values())
+        elif isinstance(part, list):
+            rest.extend(part)
+    return count
+
+
+def _size(part: Any) -> int:
+    kind = type(part)
+    return len(part) if kind is dict or kind is list else len(part) // 1_000 if kind is str else 0
 
 
 def _canonical(schema: Schema) -> str:
@@ -75,13 +123,12 @@ def _validator(canonical: str) -> Any:
 def _bounded(kind: Any) -> Any:
     import jsonschema
 
-    def bounded(follow: Any) -> Any:
-        def reference(validator: Any, target: str, instance: object, schema: object) -> Any:
-            if next(_followed.get(), None) is None:
-                raise SchemaError(f"the schema follows more than {MOST_REFERENCES:,} references for one value")
-            return follow(validator, target, instance, schema)
+    def bounded(follow: Any, steps: int) -> Any:
+        def checked(validator: Any, wanted: object, instance: object, schema: object) -> Any:
+            _left.get().take(steps + _size(wanted) + _size(instance))
+            return follow(validator, wanted, instance, schema)
 
-        return reference
+        return checked
 
     def pattern(validator: Any, expression: str, instance: object, _: object) -> Iterator[Any]:
         if validator.is_type(instance, "string") and not _compiled(expression).search(instance):
@@ -91,8 +138,21 @@ def _bounded(kind: Any) -> Any:
         if wanted and validator.is_type(instance, "array") and len(set(map(_text_of, instance))) < len(instance):
             yield jsonschema.ValidationError("it has items that are the same")
 
-    references = {name: bounded(kind.VALIDATORS[name]) for name in ("$ref", "$dynamicRef") if name in kind.VALIDATORS}
-    return jsonschema.validators.extend(kind, {**references, "pattern": pattern, "uniqueItems": unique_items})
+    def enum(_: Any, labels: list[object], instance: object, __: object) -> Iterator[Any]:
+        if isinstance(instance, str):
+            _left.get().take(1 + len(labels) // _LABELS_A_STEP)
+            found = instance in labels
+        else:
+            _left.get().take((1 + len(labels)) * (1 + _size(instance)))
+            text = _text_of(instance)
+            found = any(not isinstance(label, str) and _text_of(label) == text for label in labels)
+        if not found:
+            yield jsonschema.ValidationError(f"{instance!r} is not one of {labels!r}")
+
+    keywords = {**kind.VALIDATORS, "pattern": pattern, "uniqueItems": unique_items}
+    costs = {"$ref": _REFERENCE_STEPS, "$dynamicRef": _REFERENCE_STEPS, "$recursiveRef": _REFERENCE_STEPS}
+    checks = {name: bounded(check, costs.get(name, 1)) for name, check in keywords.items() if name != "enum"}
+    return jsonschema.validators.extend(kind, {**checks, "enum": enum})
 
 
 def _text_of(item: object) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 
-from rlm_mcp.concurrency import run_off_loop
+from rlm_mcp.concurrency import LONG_CHARS, run_off_loop
 from rlm_mcp.engine import cell_display, citations
 from rlm_mcp.engine.briefing import brief_contexts, brief_of_value, chars_of_value
 from rlm_mcp.engine.budget import Bill, Ledger, paid_call
@@ -83,8 +83,12 @@ class Level:
 
     @property
     def chars_to_check(self) -> int:
-        """Characters that the check of an answer reads besides the answer: those in which quotes are looked for."""
-        return _chars(self.spec) if self.spec.takes_notes else 0
+        """Characters that the check of an answer reads besides the answer: those in which quotes are looked for.
+
+        A schema counts as many: how long it takes is up to whoever wrote it.
+        """
+        quoted = _chars(self.spec) if self.spec.takes_notes else 0
+        return quoted if self.spec.output_schema is None else quoted + LONG_CHARS
 
     @property
     def _place(self) -> str:

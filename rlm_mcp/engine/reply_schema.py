@@ -7,12 +7,14 @@ objects only, so anything else travels as {"value": …}. Pure functions; json_s
 
 import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from rlm_mcp.engine.json_schema import Schema, best_error, check_schema
+from rlm_mcp.engine.json_schema import Schema, best_error, check_schema, weight
 from rlm_mcp.errors import SchemaError
 from rlm_mcp.redact import ellipsize
 
@@ -42,6 +44,8 @@ _TRUE, _FALSE = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 _SHOWN_CHARS = 200
 # Positions that are tried as the beginning of a JSON value among words; a hostile reply has a hundred thousand.
 MOST_STARTS = 16
+# Beyond these, a label is not looked for inside a longer reply.
+_MOST_LABELS, _MOST_SAID_CHARS = 1_000, 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class ReplySchema:
     schema: Schema
     sent: Schema
     wrapped: bool
+    weight: int
+    """how many times longer reading a hostile reply may take than its length says, roughly"""
 
     def instruction(self) -> str:
         """The instruction to the model, for providers that cannot bind its reply."""
@@ -85,7 +91,7 @@ class ReplySchema:
             and self.schema.get("type") in {"object", "array"}
         ):
             raise SchemaError(f"the reply holds no JSON: {ellipsize(text.strip(), _SHOWN_CHARS)}")
-        return _coerced(value, self.schema)
+        return _coercion(self.schema)(value)
 
 
 def _plain_fields(schema: Schema) -> str:
@@ -116,10 +122,10 @@ def parse_schema(schema: object) -> ReplySchema:
         shown, why = ellipsize(repr(schema), _SHOWN_CHARS), ellipsize(str(error), _SHOWN_CHARS)
         raise SchemaError(f"schema={shown} is no JSON Schema: {why}") from error
     if _is_object(schema):
-        return ReplySchema(schema=schema, sent=schema, wrapped=False)
+        return ReplySchema(schema=schema, sent=schema, wrapped=False, weight=weight(schema))
     sent: dict[str, object] = {"type": "object", "properties": {VALUE: schema}}
     sent |= {"required": [VALUE], "additionalProperties": False}
-    return ReplySchema(schema=schema, sent=sent, wrapped=True)
+    return ReplySchema(schema=schema, sent=sent, wrapped=True, weight=weight(schema))
 
 
 def complaint(schema: Schema, value: object) -> str | None:
@@ -204,20 +210,50 @@ def _json_in(text: str) -> tuple[bool, Any]:
     return False, None
 
 
-def _coerced(value: Any, schema: Schema) -> Any:
-    """The value converted to the type of the schema where its meaning is plain: "Yes." to yes, "42" to 42."""
-    labels = schema.get("enum")
-    if isinstance(labels, list) and value not in labels:
+def _coercion(schema: Schema) -> Callable[[Any], Any]:
+    """What converts a value to the type of the schema where its meaning is plain: "Yes." to yes, "42" to 42."""
+    labels, items = schema.get("enum"), schema.get("items")
+    if isinstance(labels, list):
+        return _to_label(labels)
+    if schema.get("type") == "array" and isinstance(items, Mapping):
+        of_item = _coercion(items)
+        return lambda value: [of_item(part) for part in value] if isinstance(value, list) else value
+    return partial(_to_scalar, schema.get("type"))
+
+
+def _to_label(labels: Sequence[object]) -> Callable[[Any], Any]:
+    alike: defaultdict[str, list[object]] = defaultdict(list)
+    for label in labels:
+        alike[_plain(label)].append(label)
+    words = [(_plain(label), label) for label in labels if isinstance(label, str)]
+
+    def coerced(value: Any) -> Any:
         said = _plain(value)
-        same = [label for label in labels if _plain(label) == said]
-        inside = [
-            label for label in labels if isinstance(label, str) and re.search(rf"\b{re.escape(_plain(label))}\b", said)
-        ]
-        matching = same or inside
+        matching = alike.get(said, [])
+        if value in matching:
+            return value
+        if not matching and len(words) <= _MOST_LABELS and len(said) <= _MOST_SAID_CHARS:
+            matching = [label for word, label in words if _holds_word(said, word)]
         return matching[0] if len(matching) == 1 else value
-    match schema.get("type"):
+
+    return coerced
+
+
+def _holds_word(text: str, word: str) -> bool:
+    """Whether a text holds a word that is not a part of a longer one."""
+    at = text.find(word)
+    while at >= 0:
+        around = text[at - 1 : at] + text[at + len(word) : at + len(word) + 1]
+        if not any(char.isalnum() or char == "_" for char in around):
+            return True
+        at = text.find(word, at + 1)
+    return False
+
+
+def _to_scalar(kind: object, value: Any) -> Any:
+    match kind:
         case "integer" | "number" if isinstance(value, str):
-            return _number(value, whole=schema.get("type") == "integer")
+            return _number(value, whole=kind == "integer")
         case "integer" if isinstance(value, float) and value.is_integer():
             return int(value)
         case "boolean" if not isinstance(value, bool):
@@ -225,9 +261,6 @@ def _coerced(value: Any, schema: Schema) -> Any:
             return True if said in _TRUE else False if said in _FALSE else value
         case "string" if isinstance(value, int | float | bool):
             return str(value)
-        case "array" if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
-            items: Any = schema["items"]
-            return [_coerced(part, items) for part in value]
     return value
 
 

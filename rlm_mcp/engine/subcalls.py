@@ -44,6 +44,7 @@ SYSTEM = (
 REPEATED_CHARS = 400
 # A longer prompt is taken to hold the text that it asks about.
 BARE_PROMPT_CHARS = 240
+_SCHEMA_WEIGHT = 20  # checking that a schema is one takes so much longer than reading a prompt of its length
 
 _MENTIONS_TEXT = re.compile(
     r"\b(?:the|this|these|that|each|following|given|above|below|provided)\s+(?:\w+\s+){0,2}"
@@ -114,6 +115,7 @@ class SubCalls:
         """
         bill = bill or Bill()
         chars = sum(len(text) for text in (prompt, material) if isinstance(text, str))
+        chars += 0 if schema is None else _SCHEMA_WEIGHT * len(str(schema))
         request = await run_off_loop(
             chars, partial(self._request, prompt, model=model, schema=schema, material=material, mark=mark)
         )
@@ -165,7 +167,7 @@ class SubCalls:
         cache = None if request.model.provider == SAMPLING else self._cache
         if cache is not None and (kept := cache.get(request.key)) is not None:
             try:
-                value = await run_off_loop(len(kept), request.read, kept)
+                value = await run_off_loop(request.weight * len(kept), request.read, kept)
             except SchemaError:
                 pass  # a version that read replies differently wrote it
             else:
@@ -244,6 +246,11 @@ class _Request:
     """of the reply in the cache"""
     mark: bool = False
 
+    @property
+    def weight(self) -> int:
+        """How many times longer `read` may take than the length of the text says, roughly."""
+        return 1 if self.reply_schema is None else self.reply_schema.weight
+
     def read(self, text: str) -> Any:
         """The value in a reply, with the marks of doubt that the text has. Raises SchemaError."""
         if self.reply_schema is None:
@@ -273,7 +280,7 @@ async def _ask_model(ledger: Ledger, request: _Request, bill: Bill) -> tuple[str
             continue
         text = mark_doubts(completion.text, completion.logprobs) if request.mark else completion.text
         try:
-            return text, await run_off_loop(len(text), request.read, text)
+            return text, await run_off_loop(request.weight * len(text), request.read, text)
         except SchemaError as error:
             why = f"{error}; the reply was {completion.text.strip()[:500]!r}"
             repair = f"That does not do: {error}. {request.reply_schema.instruction() if request.reply_schema else ''}"

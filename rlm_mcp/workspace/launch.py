@@ -210,7 +210,7 @@ class Launcher:
         """
         if request.output_schema is not None:
             try:
-                parse_schema(dict(request.output_schema))
+                await run_in_thread(parse_schema, dict(request.output_schema))
             except SchemaError as error:
                 raise SchemaError(f"output_schema: {error}") from error
         limits = self._settings.limits_for(request.limits)

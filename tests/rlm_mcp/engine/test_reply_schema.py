@@ -119,6 +119,9 @@ def test_a_deeply_nested_reply_is_only_not_json() -> None:
         parse_schema("list[str]").read("[" * 100_000)
 
 
+LABELS = [f"label {number}" for number in range(5_000)]
+
+
 def _doubling(levels: int) -> dict[str, object]:
     parts: dict[str, object] = {
         f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}, {"$ref": f"#/$defs/d{n + 1}"}]} for n in range(levels)
@@ -130,7 +133,13 @@ def _doubling(levels: int) -> dict[str, object]:
     ("schema", "value", "why"),
     [
         ({"type": "string", "pattern": "^(a|a)*$"}, "a" * 50_000 + "b", "does not match"),
-        (_doubling(60), {}, "the schema follows more than 10,000 references for one value"),
+        (_doubling(60), {}, "takes more than 1,000,020 steps"),
+        (
+            {"items": {"not": {"anyOf": [{"const": n} for n in range(2_000)]}}},
+            [-1] * 20_000,
+            "takes more than 1,400,020 steps",
+        ),
+        ({"items": {"allOf": [{"enum": LABELS}] * 50}}, LABELS * 4, "takes more than 1,400,020 steps"),
         ({"$ref": "#"}, {}, "the schema refers to itself without end, or the value is nested too deeply"),
         (
             {"type": "array", "uniqueItems": True},
@@ -151,6 +160,31 @@ def test_references_and_patterns_of_usual_size_work(schema: dict[str, object]) -
     assert complaint(schema, "abc") is not None
 
 
+def test_long_lists_of_objects_and_labels_are_checked() -> None:
+    person = {"type": "object", "properties": {"label": {"enum": LABELS[:77]}, "n": {"type": "integer"}}}
+    people: list[dict[str, object]] = [{"label": LABELS[76], "n": n} for n in range(30_000)]
+    assert complaint({"type": "array", "items": person}, people) is None
+    assert complaint({"type": "array", "items": person}, [*people, {"label": "other"}]) is not None
+
+
+def test_labels_are_compared_as_json_schema_says() -> None:
+    assert complaint({"enum": [1, "1", None, [1, {"a": 2}]]}, [1.0, {"a": 2}]) is None
+    labels = {"enum": [1, "a", None, [], {"a": [False]}]}
+    assert all(complaint(labels, value) is None for value in [1, 1.0, "a", None, [], {"a": [False]}])
+    assert all(complaint(labels, value) is not None for value in [True, "1", 0, False, [0], {"a": [0]}, {}])
+
+
+def test_a_label_is_found_in_words_around_it_but_not_in_a_longer_word() -> None:
+    schema = parse_schema({"type": "array", "items": {"enum": ["art", "c++", "part"]}})
+    assert schema.read('["It is art, I think", "C++!", "a part of it"]') == ["art", "c++", "part"]
+    with pytest.raises(SchemaError, match="'arts' is not one of"):
+        schema.read('["arts"]')
+
+
+def test_a_schema_with_references_counts_as_heavy_and_a_short_one_does_not() -> None:
+    assert parse_schema(_doubling(60)).weight > 1_000 > 100 > parse_schema("yes|no").weight
+
+
 def test_items_are_the_same_as_json_schema_says() -> None:
     unique = {"type": "array", "uniqueItems": True}
     assert complaint(unique, [1, True, "1", [1], {"a": 1}, {"a": 2}, None]) is None
@@ -164,6 +198,7 @@ def test_items_are_the_same_as_json_schema_says() -> None:
     [
         ({"type": "string", "pattern": "(?=a)b"}, "without look-around and back-references"),
         ({"type": "object", "patternProperties": {"^a": {}}}, "patternProperties is not supported"),
+        ({"enum": LABELS * 3}, "it has 206,680 characters as JSON: at most 100,000 are checked"),
     ],
 )
 def test_what_cannot_be_matched_in_linear_time_is_refused(schema: dict[str, object], why: str) -> None:
