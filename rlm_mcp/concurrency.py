@@ -1,8 +1,9 @@
-"""A first-in, first-out gate, a background task, stop signals, and blocking calls on threads."""
+"""A first-in, first-out gate, background tasks and threads, stop signals, and blocking calls on threads."""
 
 import asyncio
 import math
 import signal
+import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -92,6 +93,19 @@ async def background_task(work: Callable[..., Coroutine[Any, Any, object]], *arg
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+@contextmanager
+def background_thread(name: str, work: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Runs blocking work on a thread for the duration of a block; it returns once the event that it gets is set."""
+    ending = threading.Event()
+    thread = threading.Thread(target=work, args=(ending,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from rlm_mcp.cluster.queue import RowRunQueue
 from rlm_mcp.cluster.repls import HeldRepls, RowReplStates, sweep_states
 from rlm_mcp.cluster.runs import RowRuns
 from rlm_mcp.cluster.schema import prepare_schema, state_key
-from rlm_mcp.cluster.sweeper import Sweeper
+from rlm_mcp.cluster.sweeper import sweeping
 from rlm_mcp.contexts.store.protocols import StoreParts
 from rlm_mcp.contexts.store.text_cache import TextCache
 from rlm_mcp.settings import Settings
@@ -97,7 +97,7 @@ def _open(settings: Settings, opened: ExitStack) -> Cluster:
     briefly.claim(prepare_schema(database))
     cache = opened.enter_context(TextCache(settings.cache_dir / "texts", most_bytes=settings.text_cache_bytes))
     opened.enter_context(
-        Sweeper(
+        sweeping(
             partial(forget_dropped, database, cache),
             partial(sweep_texts, database, briefly),
             partial(sweep_states, database, briefly),

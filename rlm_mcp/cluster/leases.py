@@ -18,10 +18,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Self
 
 from rlm_mcp.cluster.database import Cursor, Database, DatabaseUnusable, execute
+from rlm_mcp.concurrency import background_thread
 from rlm_mcp.errors import RunBusy, UnknownRun
 from rlm_mcp.records.lease import EXPIRY_SECONDS, MARGIN_SECONDS
 
@@ -101,23 +103,18 @@ class Heartbeats:
         self.clock = clock
         self._leases: set[RowLease] = set()
         self._lock = threading.Lock()
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._keep_beating, name="heartbeats", daemon=True)
-        self._is_beating = is_beating
+        self._thread = background_thread("heartbeats", self._keep_beating) if is_beating else nullcontext()
         self._renewals = renewals
 
     def __repr__(self) -> str:
         return f"<Heartbeats of {self.node}, {len(self._leases)} leases>"
 
     def __enter__(self) -> Self:
-        if self._is_beating:
-            self._thread.start()
+        self._thread.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ending.set()
-        if self._is_beating:
-            self._thread.join()
+        self._thread.__exit__(kind, error, at)
 
     def add(self, lease: RowLease) -> None:
         """Renews a lease from now on."""
@@ -172,8 +169,8 @@ class Heartbeats:
         except DatabaseUnusable:
             return  # it expires
 
-    def _keep_beating(self) -> None:
-        while not self._ending.wait(HEARTBEAT_SECONDS):
+    def _keep_beating(self, ending: threading.Event) -> None:
+        while not ending.wait(HEARTBEAT_SECONDS):
             try:
                 self.beat()
             except DatabaseUnusable:

@@ -15,6 +15,7 @@ from typing import Literal, Self
 import psycopg
 
 from rlm_mcp.cluster.database import RETRY_SECONDS, Cursor, Database, DatabaseUnusable, execute
+from rlm_mcp.concurrency import background_thread
 
 Topic = Literal["cancel", "change", "repl"]
 
@@ -38,19 +39,17 @@ class Notices:
         self._database = database
         self._listeners: defaultdict[tuple[str, str], list[Callable[[str | None], None]]] = defaultdict(list)
         self._lock = threading.Lock()
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._keep_listening, name="notices", daemon=True)
+        self._thread = background_thread("notices", self._keep_listening)
 
     def __repr__(self) -> str:
         return f"<Notices of {self._database!r}>"
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._thread.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ending.set()
-        self._thread.join()
+        self._thread.__exit__(kind, error, at)
 
     @contextmanager
     def listening(self, topic: Topic, owner: str, listener: Callable[[str | None], None]) -> Iterator[None]:
@@ -65,23 +64,23 @@ class Notices:
                 if not self._listeners[topic, owner]:
                     del self._listeners[topic, owner]
 
-    def _keep_listening(self) -> None:
-        while not self._ending.is_set():
+    def _keep_listening(self, ending: threading.Event) -> None:
+        while not ending.is_set():
             try:
-                self._listen()
+                self._listen(ending)
             except (DatabaseUnusable, psycopg.Error) as error:
                 log.debug("notices of other processes come late: %s", self._database.address.scrub(str(error)))
-                self._ending.wait(RETRY_SECONDS)
+                ending.wait(RETRY_SECONDS)
 
-    def _listen(self) -> None:
+    def _listen(self, ending: threading.Event) -> None:
         with self._database.connect() as connection:
             connection.execute(f"LISTEN {CHANNEL}".encode())
             self._tell_all()
-            while not self._ending.is_set():
+            while not ending.is_set():
                 for notice in connection.notifies(timeout=_LOOK_SECONDS):
                     topic, owner, text = notice.payload.split("\n", 2)
                     self._tell((topic, owner), text)
-                    if self._ending.is_set():
+                    if ending.is_set():
                         return
                 connection.execute(b"SELECT 1")  # or a connection that broke would stay unnoticed
 

@@ -2,10 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
+from rlm_mcp.concurrency import background_thread
 from rlm_mcp.errors import StorageUnreachable
 
 SWEEP_SECONDS = 3600.0
@@ -13,29 +14,15 @@ SWEEP_SECONDS = 3600.0
 log = logging.getLogger(__name__)
 
 
-class Sweeper:
-    """Calls `sweeps` one after the other. One that cannot reach the storage is tried again an hour later."""
+def sweeping(*sweeps: Callable[[], object]) -> AbstractContextManager[None]:
+    """Calls `sweeps` one after the other during a block. One that cannot reach the storage is tried an hour later."""
+    return background_thread("sweeper", partial(_keep_sweeping, sweeps))
 
-    def __init__(self, *sweeps: Callable[[], object]) -> None:
-        self._sweeps = sweeps
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._keep_sweeping, name="sweeper", daemon=True)
 
-    def __repr__(self) -> str:
-        return f"<Sweeper of {len(self._sweeps)} sweeps>"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ending.set()
-        self._thread.join()
-
-    def _keep_sweeping(self) -> None:
-        while not self._ending.wait(SWEEP_SECONDS):
-            for sweep in self._sweeps:
-                try:
-                    sweep()
-                except StorageUnreachable as error:
-                    log.debug("what nothing needs any more is deleted later: %s", error)
+def _keep_sweeping(sweeps: Sequence[Callable[[], object]], ending: threading.Event) -> None:
+    while not ending.wait(SWEEP_SECONDS):
+        for sweep in sweeps:
+            try:
+                sweep()
+            except StorageUnreachable as error:
+                log.debug("what nothing needs any more is deleted later: %s", error)

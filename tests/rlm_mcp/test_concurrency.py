@@ -6,7 +6,14 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from rlm_mcp.concurrency import LONG_CHARS, background_task, on_stop_signal, run_in_thread, run_off_loop
+from rlm_mcp.concurrency import (
+    LONG_CHARS,
+    background_task,
+    background_thread,
+    on_stop_signal,
+    run_in_thread,
+    run_off_loop,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -59,6 +66,13 @@ def test_a_stop_signal_calls_the_action_and_ends_nothing(
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(stopped())
     assert signal.getsignal(number) is before
+
+
+def test_a_thread_of_a_block_ends_with_it() -> None:
+    ended = []
+    with background_thread("waits", lambda ending: ended.append(ending.wait(60))):
+        assert ended == []
+    assert ended == [True]
 
 
 async def test_a_long_text_is_read_on_another_thread_and_a_short_one_at_once() -> None:

@@ -85,13 +85,20 @@ async def process(machine: Cluster) -> AsyncIterator[tuple[Workspace, SharedQueu
         yield workspace, queue
 
 
+@asynccontextmanager
+async def playing(machine: Cluster, worker: Workspace, run_id: str, position: int) -> AsyncIterator[None]:
+    """The worker plays the run during a block, which begins in the second turn, and is awaited to its end."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.handed_over.play, run_id, position, Trial())
+        await machine.model.waits.wait()
+        yield
+
+
 async def test_a_task_whose_run_another_process_plays_is_stopped_there(machine: Cluster) -> None:
     with anyio.fail_after(60):
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.handed_over.play, run_id, queue.position, Trial())
-                await machine.model.waits.wait()
+            async with playing(machine, worker, run_id, queue.position):
                 server.runs.stop(run_id)
             assert (await server.runs.state(run_id)).status == "cancelled"
 
@@ -110,9 +117,7 @@ async def test_a_run_that_cannot_be_cancelled_elsewhere_now_ends_no_other(
     with anyio.fail_after(60):
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.handed_over.play, run_id, queue.position, Trial())
-                await machine.model.waits.wait()
+            async with playing(machine, worker, run_id, queue.position):
                 queue.is_away = True
                 server.calls.give_up(run_id)
                 while "is not cancelled: the database is away" not in caplog.text:  # noqa: ASYNC110 - a log
@@ -125,9 +130,7 @@ async def test_a_run_elsewhere_whose_client_was_lost_goes_on_with_the_same_quest
     with anyio.fail_after(60):
         async with process(machine) as (server, queue), process(machine) as (worker, _):
             run_id = await started(server)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.handed_over.play, run_id, queue.position, Trial())
-                await machine.model.waits.wait()
+            async with playing(machine, worker, run_id, queue.position):
                 await server.calls.keep_for_repeat(run_id)
                 server.calls.give_up(run_id)
                 await anyio.lowlevel.checkpoint()
