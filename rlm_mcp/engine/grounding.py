@@ -27,12 +27,15 @@ _EMPTY = frozenset({"", "none", "null", "[]", "{}", "()", "set()", "''", '""'})
 _EMPTY_OR_ZERO = _EMPTY | {"0", "0.0", "counter()", "not found", "no matches", "no match", "nan", "n/a", "unknown"}
 _FOUND_NOTHING = re.compile(r"(no|none|nothing)\b.{0,40}\b(found|match\w*)\b.{0,30}|.{0,40}\bnot found\b.{0,30}")
 
+_Block = tuple[str, ast.Module]
+"""The code of a block and its syntax tree."""
+
 
 def is_typed(codes: Sequence[str]) -> bool:
     """Whether the answer set by the last of these blocks is a literal that the model wrote, perhaps via variables."""
-    trees = [tree for code in codes if (tree := parse(code)) is not None]
-    answer = _answer_expression(trees[-1]) if trees else None
-    return answer is not None and _is_literal(answer, trees, depth=0)
+    blocks = [(code, tree) for code in codes if (tree := parse(code)) is not None]
+    answer = _answer_expression(blocks[-1][1]) if blocks else None
+    return answer is not None and _is_literal(answer, blocks, depth=0)
 
 
 def is_grounded(value: object, evidence: str) -> bool:
@@ -129,26 +132,28 @@ def _answer_expression(tree: ast.Module) -> ast.expr | None:
     return found
 
 
-def _is_literal(node: ast.expr, trees: Sequence[ast.Module], depth: int) -> bool:
+def _is_literal(node: ast.expr, blocks: Sequence[_Block], depth: int) -> bool:
     match node:
         case ast.Constant():
             return True
         case ast.JoinedStr(values=parts) | ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
-            return all(_is_literal(part, trees, depth) for part in parts)
+            return all(_is_literal(part, blocks, depth) for part in parts)
         case ast.FormattedValue(value=inner) | ast.UnaryOp(operand=inner):
-            return _is_literal(inner, trees, depth)
+            return _is_literal(inner, blocks, depth)
         case ast.Dict(values=values):
-            return all(_is_literal(value, trees, depth) for value in values)
+            return all(_is_literal(value, blocks, depth) for value in values)
         case ast.BinOp(left=left, right=right):
-            return _is_literal(left, trees, depth) and _is_literal(right, trees, depth)
+            return _is_literal(left, blocks, depth) and _is_literal(right, blocks, depth)
         case ast.Name(id=name) if depth < _MOST_HOPS:
-            value = _only_assignment(name, trees)
-            return value is not None and _is_literal(value, trees, depth + 1)
+            value = _only_assignment(name, blocks)
+            return value is not None and _is_literal(value, blocks, depth + 1)
     return False
 
 
-def _only_assignment(name: str, trees: Sequence[ast.Module]) -> ast.expr | None:
+def _only_assignment(name: str, blocks: Sequence[_Block]) -> ast.expr | None:
     """The last value assigned to a name at the top level of a block, unless something else could have changed it."""
+    # Python reads some other characters as the letters of a name.
+    trees = [tree for code, tree in blocks if name in code or not code.isascii()]
     value: ast.expr | None = None
     top = {id(statement) for tree in trees for statement in tree.body}
     for node in (node for tree in trees for node in ast.walk(tree)):
