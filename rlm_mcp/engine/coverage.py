@@ -95,9 +95,10 @@ class Reading:
     def _fields_read(self, line: str) -> Iterator[CharRange]:
         """The fields of a line that stood alone on a line that a model has read. Short ones occur by chance."""
         for start, end in _fields_of(line):
-            field = line[start:end].strip().strip('"')
-            if len(field) >= _LEAST_FIELD and (hash(field) in self._judged or self._is_judged_json(field)):
-                yield start, end
+            if end - start >= _LEAST_FIELD:
+                field = line[start:end].strip().strip('"')
+                if len(field) >= _LEAST_FIELD and (hash(field) in self._judged or self._is_judged_json(field)):
+                    yield start, end
 
     def _is_judged_json(self, field: str) -> bool:
         """Whether the field is a JSON string with escapes whose value stood on a line of its own."""
@@ -168,7 +169,10 @@ def _fields_of(line: str) -> Iterator[CharRange]:
 
     They are between separators, quoted, behind the first words, or strings of JSON, which may be on one line.
     """
-    yield from (found.span(1) for found in _JSON_STRING.finditer(line) if found[2])
+    if len(line) < _LEAST_FIELD:
+        return
+    if '"' in line:
+        yield from (found.span(1) for found in _JSON_STRING.finditer(line) if found[2])
     line = line[:_MOST_LINE_CHARS]
     ends = [found.span() for found in islice(_SEPARATOR.finditer(line), _MOST_FIELDS)]
     starts = [end for _, end in ends]
