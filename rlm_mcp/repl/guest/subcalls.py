@@ -31,6 +31,13 @@ OF_MANY = (
 OF_ONE = re.compile(r"(?:is|are|was|were|does|do|did|has|have|can|could) (?:this|the|it)\b", re.IGNORECASE)
 """The beginning of a question that is about one text already."""
 
+OF_THE_ONLY = re.compile(
+    r"\bthe (?:only|single|one) ((?:(?!(?:that|which|who|whose|of)\b)[\w'-]+ ){1,3})((?:that|which|who|whose) .+?)"
+    r"(?=\s*(?:[?!;\n]|\.(?:\s|$)|,? and (?:who|what|which|when|where|whose|how)\b|$))",
+    re.IGNORECASE,
+)
+"""The only text of a kind, and what it is that makes it so: each text is asked whether it is one of these."""
+
 READ_CHARS = 4_000
 """Characters of a text in one sub-call of read: small models overlook a sentence in more."""
 
@@ -309,6 +316,8 @@ def _asked_of_each(question, model):
     """
     if OF_ONE.match(question):
         return question
+    if (only := OF_THE_ONLY.search(question)) is not None:
+        return _whether_it_is_the_only(*only.groups())
     shown = "".join(f"Many: {many}\n{json.dumps({'one': one})}\n\n" for many, one in OF_MANY)
     prompt = f"Rewrite the question about many texts as a question about one of them.\n\n{shown}Many: {question}"
     schema = _object({"one": {"type": "string", "maxLength": 160}})
@@ -316,6 +325,13 @@ def _asked_of_each(question, model):
     one = str(reply.get("one") or "") if isinstance(reply, dict) else ""
     # What has no word of the question was copied from the examples.
     return one if _stems(one) & _stems(question) else f"Does this text count for the question {question!r}?"
+
+
+def _whether_it_is_the_only(kind, which):
+    """Asks for what sets the text apart: "Which of them is the only one?" gets a yes from nearly every text."""
+    kind = "text" if kind.strip().casefold() == "one" else kind.strip()
+    article = "an" if kind[0].casefold() in "aeiou" else "a"
+    return f"Is this {article} {kind} {which}?"
 
 
 def _stems(text):

@@ -131,6 +131,15 @@ def test_a_direct_call_puts_the_question_behind_the_material() -> None:
     assert messages[1] == Message(role="user", content="<material name='note'>\nAda\n</material>\n\nQuestion: Who?")
 
 
+def test_a_direct_call_asks_for_quotes_only_where_the_form_of_the_answer_leaves_room() -> None:
+    rules, _ = prompts.direct("What is the room number? Reply with the number only.", {"note": "room 7"}, None)
+
+    assert rules.content.endswith(
+        " Answer in the form that the question asks for; if it leaves room, quote word for word what the answer rests"
+        " on."
+    )
+
+
 PROSE = Brief(name="a", kind="text", chars=99, lines=3, samples=("lamp: lovely", "radio: broken"), is_prose=True)
 STORY = replace(PROSE, samples=("The cobbler had a son.",))
 

@@ -127,6 +127,35 @@ async def test_pick_does_not_ask_what_was_copied_from_the_examples(opened: Opene
     )
 
 
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("What is the id of the only message that is about sport?", "Is this a message that is about sport?"),
+        ("Who wrote the single e-mail which asks for 1.5 days off, and when?", "Is this an e-mail which asks for 1.5"),
+        ("Find the only one that is rude. Reply with its number.", "Is this a text that is rude?"),
+        ("Which is the one short note that names a dog, and who sent it?", "Is this a short note that names a dog?"),
+    ],
+)
+async def test_pick_asks_of_each_text_what_is_to_set_the_only_one_apart(
+    opened: Opener, question: str, asked: str
+) -> None:
+    sub = Sub()
+    repl = await opened.text(sub=sub)
+    cell = await repl.run(f"pick(['one', 'two'], {question!r})")
+    assert cell.notes[0].startswith(f"pick asked of each text {asked!r}"[:-1])
+    assert len(sub.prompts) == 2  # no model is asked to rewrite the question
+
+
+@pytest.mark.parametrize("question", ["Who is the one who claims that it rains?", "Which is the only one of them?"])
+async def test_a_model_rewrites_questions_that_do_not_say_what_sets_the_only_text_apart(
+    opened: Opener, question: str
+) -> None:
+    sub = Reader()
+    repl = await opened.text(sub=sub)
+    await repl.run(f"pick(['a line'], {question!r})")
+    assert sub.prompts[0].endswith(f"Many: {question}")
+
+
 async def test_pick_judges_very_many_texts_eight_a_call(opened: Opener) -> None:
     class Agreeing(Sub):
         async def llm_query(
