@@ -3,11 +3,12 @@
     python -m benchmarks.judging DATA [--texts FILE.jsonl]
 
 DATA holds trec-qc/train.txt and banking77/train.csv, which are not part of the project. Three tasks: the class of 4,000
-questions, one class among 4,200 of them, one intent among 8,500 messages. Each is asked in packs of eight with a key
-for each text, and as `classify` asks strong models. The judge knows the labels and errs in 5 texts of 100, as a strong
-model did in packs of 60 to 200; the judge `limited` also loses numbers and drifts in packs of over 50. `--texts` keeps
-every prompt and reply, to be counted by a real tokenizer; the counts shown here take four bytes for a token. At the end
-300 questions go to a judge that wavers, with one, two and three votes.
+questions, one class among 4,200 of them, one intent among 8,500 messages. The last two also as they are left by code
+that filters first, by users and dates or by words. Each is asked in packs of eight with a key for each text, and as
+`classify` asks strong models. The judge knows the labels and errs in 5 texts of 100, as a strong model did in packs of
+60 to 200; the judges with a limit also lose numbers and drift at the end of larger packs. `--texts` keeps every prompt
+and reply, to be counted by a real tokenizer; the counts shown here take four bytes for a token, also of the texts
+alone. At the end 300 questions go to a judge that wavers, with one, two and three votes.
 """
 
 import argparse
@@ -42,6 +43,14 @@ CLASSES = {
     "NUM": "number",
 }
 INTENT = "card_swallowed"
+_WORDS = re.compile(
+    r"machine|\batm\b|swallow|stuck|\bate\b|\beat|card back|back my card|cash point|(?:took|kept|keep) my card",
+    re.IGNORECASE,
+)
+"""What code would look for before it has messages judged."""
+_DATED = 563
+"""So many questions were left by users and dates in a run that was played by hand."""
+LIMITS = (50, 150)
 _LINE = re.compile(r"^(\d+)[ .] ?(.*)$")
 
 
@@ -56,7 +65,7 @@ class Task:
 
 
 def tasks(data: Path) -> list[Task]:
-    """The three tasks. Texts that occur with two labels are left out."""
+    """The tasks. A text that occurs with two labels has the last one."""
     lines = (data / "trec-qc" / "train.txt").read_text("utf-8", "replace").splitlines()
     classes = {line.partition(" ")[2]: CLASSES[line.partition(":")[0]] for line in lines if ":" in line}
     with (data / "banking77" / "train.csv").open(encoding="utf-8", newline="") as file:
@@ -66,6 +75,10 @@ def tasks(data: Path) -> list[Task]:
     wanted = dict(list(intents.items())[:8_500])
     rare = {text: "yes" if label == INTENT else "no" for text, label in wanted.items()}
     places = {text: "yes" if label == "location" else "no" for text, label in more.items()}
+    dated = dict(Random(7).sample(list(places.items()), _DATED))
+    worded = {text: label for text, label in rare.items() if _WORDS.search(text)}
+    swallowed = partial(Task, question="Was a card swallowed by a machine?", labels=("yes", "no"))
+    place = partial(Task, question="Does it ask for a place?", labels=("yes", "no"))
     return [
         Task(
             name="classes of 4,000 questions",
@@ -73,24 +86,24 @@ def tasks(data: Path) -> list[Task]:
             truth=some,
             labels=tuple(CLASSES.values()),
         ),
-        Task(name="one class of 4,200", question="Does it ask for a place?", truth=places, labels=("yes", "no")),
-        Task(
-            name="one intent of 8,500", question="Was a card swallowed by a machine?", truth=rare, labels=("yes", "no")
-        ),
+        place(name="one class of 4,200", truth=places),
+        swallowed(name="one intent of 8,500", truth=rare),
+        place(name=f"one class of {_DATED}", truth=dated),
+        swallowed(name=f"one intent of {len(worded)}", truth=worded),
     ]
 
 
 # --- the judge
 
 
-def judge(task: Task, *, limited: bool, keep: Callable[[str, str], None], request: Request) -> str:
-    """The reply to one prompt, from its text alone."""
+def judge(task: Task, *, limit: int | None, keep: Callable[[str, str], None], request: Request) -> str:
+    """The reply to one prompt, from its text alone. More than `limit` texts lose some numbers and drift at the end."""
     prompt = request.text
     head, _, body = prompt.partition("The texts are data:\n" if "The texts are data:" in prompt else "Texts:\n")
     texts = {int(found[1]): found[2] for line in body.split("\n") if (found := _LINE.match(line))}
     said = {number: _opinion(task, text) for number, text in texts.items()}
-    if limited and len(texts) > 50:
-        said = {n: said[max(1, n - 1)] if n > 40 else label for n, label in said.items() if n % 37}
+    if limit is not None and len(texts) > limit:
+        said = {n: said[n - 1] if n > 0.8 * limit else label for n, label in said.items() if n % 37}
     legend = re.search(r"^Labels: (.*)$", head, re.MULTILINE)
     if legend is None:
         reply = json.dumps({str(number): label for number, label in said.items()})
@@ -113,10 +126,10 @@ def _opinion(task: Task, text: str) -> str:
 # --- measuring
 
 
-async def measure(task: Task, *, batch: int | None, weak: bool, limited: bool, texts: Path | None) -> dict[str, object]:
+async def measure(task: Task, *, weak: bool, limit: int | None, texts: Path | None) -> dict[str, object]:
     """One task, asked in one way."""
     kept: list[tuple[str, str]] = []
-    answer = partial(judge, task, limited=limited, keep=lambda prompt, reply: kept.append((prompt, reply)))
+    answer = partial(judge, task, limit=limit, keep=lambda prompt, reply: kept.append((prompt, reply)))
     async with OpenAIServer(lambda request: answer(request=request), keep_requests=False) as server:
         provider = OpenAIProvider(server.base_url, Secret("none"))
         calls = SubCalls({"scripted": provider.model("scripted", Profile())})
@@ -127,18 +140,19 @@ async def measure(task: Task, *, batch: int | None, weak: bool, limited: bool, t
                 list(task.truth),
                 Labelling(question=task.question, labels=task.labels),
                 by_measure=not weak,
-                batch=batch,
+                batch=8 if weak else None,
                 sizes={},
             )
         await provider.aclose()
     if texts is not None:
         with texts.open("a", encoding="utf-8") as file:
-            name = f"{task.name}{', limited' if limited else ''}, {'eight a call' if weak else 'packed'}"
+            name = f"{task.name}, {'eight a call' if weak else 'packed'}, limit {limit}"
             file.writelines(json.dumps({"task": name, "prompt": p, "reply": r}) + "\n" for p, r in kept)
     spent = ledger.spent()
     return {
         "calls": spent.sub_calls,
         "tokens in": spent.prompt_tokens,
+        "texts alone": sum(len(text.encode()) for text in task.truth) // 4,
         "out": spent.completion_tokens,
         **score(task, judged),
     }
@@ -195,8 +209,9 @@ def main() -> None:
     parser.add_argument("--texts", type=Path)
     options = parser.parse_args()
     for task in tasks(options.data):
-        for name, weak, limited in (("eight a call", True, False), ("packed", False, False), ("limited", False, True)):
-            run = partial(measure, task, batch=8 if weak else None, weak=weak, limited=limited, texts=options.texts)
+        ways = [("eight a call", True, None), ("packed", False, None), *((f"limit {n}", False, n) for n in LIMITS)]
+        for name, weak, limit in ways:
+            run = partial(measure, task, weak=weak, limit=limit, texts=options.texts)
             print(f"{task.name:28} {name:14} {anyio.run(run)}", flush=True)
     for votes, tells in itertools.product((1, 2, 3), (True, False)):
         found = anyio.run(partial(measure_votes, tasks(options.data)[0], votes=votes, tells=tells))

@@ -1,12 +1,12 @@
 """Classification of many texts: which are put into one sub-call, how far its reply is believed, what is asked again.
 
 Strong models judge many short texts in one call, and how many differs. So the first call over many texts measures it:
-a small pack and a large one that holds the same texts beside others. Where both agree, the large size is used, else a
-smaller one is tried. The size is kept for the model and the run. It is not kept for other runs: their replays must pack
-as the run did.
+a small pack and a large one that holds the same texts behind others, because models get lost late. Where both agree,
+the large size is used, else a smaller one is tried. The size is kept for the model and the run. It is not kept for
+other runs: their replays must pack as the run did.
 
 A text without a believed label is asked about again in packs a quarter as large, down to one text. What has no label
-then has none: nothing here makes a label up. Equal texts are judged once.
+then has none: nothing here makes a label up. Texts that differ in the blanks around them only are judged once.
 
 With `votes`, texts that the model marked as doubtful, or all where it marks none, are judged again in small packs with
 the labels in another order. The majority stands; where the votes differ the text is reported as uncertain.
@@ -27,13 +27,14 @@ from rlm_mcp.models.base import estimate_tokens
 
 WEAK_PACK = 8  # with more, the errors of a small model cost more than the saved calls
 WEAK_CHARS = 8_000
-# Tried in this order. A strong model errs no more in packs of 200 than of 60 (docs/how-it-works.md); above 120 texts
-# the instruction costs less than a tenth of a pack, and a pack that is lost costs more.
-PACK_SIZES = (120, 60, 30)
+# Tried in this order. A strong model errs no more in packs of 200 than of 60 (docs/how-it-works.md); with 200 texts all
+# that is not text costs a twentieth of a pack, and a pack that is lost costs more.
+PACK_SIZES = (200, 100, 50, 25)
 SMALL_PACK = 16  # the measure that larger packs are held against
 USUAL_PACK = 32  # where there are too few texts to measure
 PACK_CHARS = 12_000  # some 3,000 tokens: far below what makes models overlook single lines
 AGREEMENT = 0.8  # models disagree with themselves in up to one text of ten
+CONFIRMED = 0.7  # of texts with a rare label, which are the ones that are hard to judge
 COMPLETE = 0.9
 DOMINANT = 0.7
 MOST_ANCHORS = 3
@@ -41,8 +42,8 @@ MOST_LOST = 0.2
 FIRST_WAVE = 8
 VOTE_PACK = 16
 PACKS_AT_ONCE = 256  # as many calls as a provider is ever sent
-_PROMPT_TOKENS = 230  # of a pack besides its texts: system message, question, labels, instruction, schema
-_TEXT_TOKENS = 3  # of a text besides its words
+_PROMPT_TOKENS = 180  # of a pack besides its texts: system message, question, labels, instruction, schema, anchors
+_TEXT_TOKENS = 2  # of a text besides its words
 _REPLY_TOKENS = 2  # a number and a code
 DOWN = 4  # so many failing calls, and none that does not, are no accident
 _MOST_TRIES = 2  # of a text whose calls fail altogether
@@ -84,7 +85,7 @@ async def classify(
     `batch` fixes the pack size; `sizes` holds those learned by model and is added to. After so many `seconds` the
     result has what was judged by then.
     """
-    texts = list(dict.fromkeys(items))
+    texts = list(dict.fromkeys(map(str.strip, items)))
     judging = _Judging(ask, texts, labelling, is_weak=not by_measure, sizes={} if sizes is None else sizes)
     with anyio.move_on_after(seconds) as clock:
         if by_measure:
@@ -100,7 +101,7 @@ async def classify(
 
 def estimate(items: Sequence[str], *, size: int) -> tuple[int, int]:
     """About how many sub-calls, and tokens in and out together, it takes to classify these items in such packs."""
-    texts = set(items)
+    texts = set(map(str.strip, items))
     return _cost(len(texts), sum(map(len, texts)), sum(map(estimate_tokens, texts)), size)
 
 
@@ -166,10 +167,11 @@ class _Judging:
             packs = self._packs(waiting, self.size, "rare" if usual else form, usual=usual)[:wave]
             await self._take_packs(packs)
             asked = [index for pack in packs for index in pack.asked]
-            lost = sum(index not in self.labels and not self.tries[index] for index in asked)
-            if lost > MOST_LOST * len(asked) and self.size > SMALL_PACK and not is_fixed:
-                self.size = self.sizes[model] = max(SMALL_PACK, self.size // 3)
             waiting, wave = waiting[len(asked) :], wave * 2
+            lost = [index for index in asked if index not in self.labels and not self.tries[index]]
+            if len(lost) > MOST_LOST * len(asked) and self.size > SMALL_PACK and not is_fixed:
+                self.size = self.sizes[model] = max(SMALL_PACK, self.size // 2)
+                waiting, wave = lost + waiting, FIRST_WAVE
 
     async def _measure(self, model: str) -> Form:
         """Learns the pack size of a model: the largest whose labels agree with those of a small pack."""
@@ -200,18 +202,19 @@ class _Judging:
         """Whether texts with another label than the dominating one get it in a small pack too; they become anchors.
 
         Where nearly all texts have one label, a small pack agrees with anything that says this label of everything.
+        The last ones claimed are asked about, which come late in a large pack.
         """
         usual = _dominant(claimed)
         rare = [index for index, label in claimed.items() if usual and label != usual and index not in self.anchors]
         if not rare:
             return True
-        rare = rare[: SMALL_PACK // 2]
+        rare = rare[-SMALL_PACK // 2 :]
         others = _sample([index for index in claimed if index not in rare], SMALL_PACK - len(rare))
         pack = Pack(items=_sample([*rare, *others], SMALL_PACK), form="coded")
         said = (await self._ask_packs([pack]))[0].labels
         confirmed = {index: claimed[index] for index in rare if said.get(index) == claimed[index]}
         self.anchors = confirmed | self.anchors
-        return 2 * len(confirmed) >= len(rare)
+        return len(confirmed) >= CONFIRMED * len(rare)
 
     async def _usual(self) -> str:
         """The label that dominates among those judged so far, if one does and other labels can be planted as anchors.
@@ -224,12 +227,13 @@ class _Judging:
         return usual if any(label != usual for label in self.anchors.values()) else ""
 
     def _with_others(self, small: Pack, size: int) -> Pack:
-        """A pack that holds the texts of a small one, scattered among others."""
+        """A pack that holds the texts of a small one, scattered among others in its second half."""
         known = set(small.items)
         others = _sample([i for i in range(len(self.texts)) if i not in known], size - len(known))
         room = PACK_CHARS - sum(len(self.texts[index]) for index in known)
         fitting = _within(others, self.texts, room) if room > 0 else []
-        return Pack(items=_sample([*small.items, *fitting], size), form="coded")
+        half = fitting[: (len(fitting) + len(known)) // 2]
+        return Pack(items=(*half, *_sample([*small.items, *fitting[len(half) :]], size)), form="coded")
 
     # --- packs --------------------------------------------------------------------------------------------------
 
@@ -334,7 +338,7 @@ class _Judging:
     def result(self, items: Sequence[str]) -> Classified:
         """The result for the items as they were given."""
         place = {text: index for index, text in enumerate(self.texts)}
-        places = [place[item] for item in items]
+        places = [place[item.strip()] for item in items]
         doubted = (self.doubtful | self.uncertain) & self.labels.keys()
         return Classified(
             labels=tuple(self.labels.get(at) for at in places),

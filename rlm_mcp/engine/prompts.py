@@ -73,7 +73,7 @@ In the REPL ({installed})
 - `search(regex, path=None, chars=None)`: all matching lines, with .path, .line, .text; `chars` keeps only so \
 many around the match.
 - `show(value, start=0)` prints a long value page by page; `history[i]` is all that block i printed, from 0.
-- `classify(items, question, labels, votes=1)`: a label for each short text, 120 a call, at about 3 tokens a text \
+- `classify(items, question, labels, votes=1)`: a label for each short text, 200 a call, at about 3 tokens a text \
 beside its own. Filter by fields and dates first; filters by words miss some. Check its .uncertain and .failed indices.
 - `llm_query(prompt, schema=None)`: a model that sees only this prompt, up to {sub_prompt_chars} characters. \
 `schema`: "yes|no", "int", "list[str]" or a JSON Schema. `llm_query_batched(prompts, schema=None)`: in parallel, in \

@@ -47,10 +47,10 @@ async def test_classification_beyond_the_budget_is_refused_before_anything_is_se
     model = ScriptedModel([])
     with pytest.raises(SubCallFailed) as refused:
         await run_calls(model, RunLimits(max_sub_calls=10)).classify(
-            [f"text {n}" for n in range(2_000)], "Is it a?", ["yes", "no"]
+            [f"text {n}" for n in range(2_400)], "Is it a?", ["yes", "no"]
         )
     assert str(refused.value) == (
-        "classify over 2,000 items takes about 17 sub-calls and 18,910 tokens, and 10 sub-calls are left, so nothing"
+        "classify over 2,400 items takes about 12 sub-calls and 17,960 tokens, and 10 sub-calls are left, so nothing"
         " was sent: filter the items with code first (dates, words, regexes), or classify a part of them"
     )
     assert model.calls == []

@@ -55,9 +55,9 @@ def test_a_strong_model_is_told_what_judging_every_line_would_cost() -> None:
 
     assert (
         "Cost: a sub-call over 10,000 characters takes about 2,700 tokens, about $0.0054;"
-        " classify over all 4,000 lines 34 sub-calls and 78,000 tokens, about $0.16." in told
+        " classify over all 4,000 lines 20 sub-calls and 70,000 tokens, about $0.14." in told
     )
-    assert "Cost: classify over all 4,000 lines 34" in prompts.opening("Which?", [brief], None, "strong")
+    assert "Cost: classify over all 4,000 lines 20" in prompts.opening("Which?", [brief], None, "strong")
     assert "Cost" not in prompts.opening("Which?", [brief], None, "weak")
     assert "Cost" not in prompts.opening("Which?", [replace(brief, lines=100)], None, "strong")
     assert "Cost" not in prompts.opening("Which?", [replace(brief, format="json; json.loads reads it")], None, "strong")
