@@ -28,7 +28,7 @@ ROUNDS = 4
 
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "Western": dict.fromkeys(
-        tuple("af ca da de es eu fi fr ga gl is it nb nl nn oc pt pt_BR sq sv".split()),  # noqa: SIM905
+        tuple("af ca da de es eu fi fr ga gl is it nb nl nn oc pt pt_BR sq sv".split()),  # noqa: SIM905 - a list
         "cp1252 latin-1 iso8859-15",
     ),
     "Western DOS and Mac": dict.fromkeys(

@@ -228,7 +228,7 @@ async def kill_one(server: Served, pid: int, seen: Kills, *, is_stop: bool) -> N
     known = Counter(name for record in written for name in answered_in(record))
     sizes = {record: record.stat().st_size for record in written}
     with anyio.move_on_after(30):
-        while sizes and not any(record.stat().st_size > size for record, size in sizes.items()):  # noqa: ASYNC110
+        while sizes and not any(record.stat().st_size > size for record, size in sizes.items()):  # noqa: ASYNC110 - a file
             await anyio.sleep(0.005)
         if sizes:
             seen.takeovers["stopped" if is_stop else "killed"].append(time.monotonic() - began)

@@ -142,7 +142,7 @@ def page_picture(browser: "Browser", page: Path) -> bytes:
     """The beginning of the page in light colours above its timeline in dark ones, as one PNG."""
     halves = []
     for scheme, place, height in (("light", "main", 1130), ("dark", "#timeline", 530)):
-        opened = browser.new_page(viewport={"width": 1280, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+        opened = browser.new_page(viewport={"width": 1280, "height": height}, color_scheme=scheme)  # type: ignore[arg-type] # a literal
         opened.goto(page.as_uri())
         opened.locator(place).first.scroll_into_view_if_needed()
         if scheme == "dark":

@@ -133,7 +133,6 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from tests.peers.cluster import object_store
 
     pytest.importorskip("obstore", reason="the extra `cluster` is not installed")
-    pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
     with object_store(tmp_path_factory.mktemp("buckets")) as served:
         yield served
 

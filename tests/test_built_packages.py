@@ -16,7 +16,6 @@ NAME = f"rlm_mcp-{rlm_mcp.__version__}"
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("hatchling", reason="a development environment from before hatchling became part of it")
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", folder], cwd=ROOT, check=True)  # noqa: S603 - our own build
     return folder

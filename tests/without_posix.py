@@ -40,7 +40,7 @@ def hide_posix(*packages: str) -> None:
     def guarded_import(
         name: str,
         globals: Mapping[str, object] | None = None,  # noqa: A002 - the names are those of `__import__`
-        locals: Mapping[str, object] | None = None,  # noqa: A002
+        locals: Mapping[str, object] | None = None,  # noqa: A002 - likewise
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:

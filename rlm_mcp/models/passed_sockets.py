@@ -33,7 +33,7 @@ class PassedSocketConnector(aiohttp.TCPConnector):
         self,
         host: str,
         port: int,
-        traces: Sequence[Trace] | None = None,  # noqa: ARG002
+        traces: Sequence[Trace] | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> list[ResolveResult]:
         passed = _Passed(fileno=(await self._connections.connect(host, port)).detach())
         try:

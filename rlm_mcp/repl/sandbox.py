@@ -189,7 +189,7 @@ class Sandbox:
 
 def import_runtime() -> None:
     """Imports what the first REPL needs, in a process from which those with REPLs are forked."""
-    from wasm_runtime import compile_cache, runtime  # noqa: F401
+    from wasm_runtime import compile_cache, runtime  # noqa: F401 - imported for those that are forked
 
 
 @asynccontextmanager

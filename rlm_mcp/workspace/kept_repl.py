@@ -83,7 +83,7 @@ class KeptRepl:
         self._tasks.start_soon(self._keep_saving)
         try:
             await self._restore()
-        except BaseException:  # cancellation, too
+        except BaseException:  # cancellation too: what is there now is not the state that was kept
             self._is_outdated = True
             raise
 

@@ -43,14 +43,14 @@ class _PassedAdapter(HTTPAdapter):
 def _pool(pool: Any, connection: Any, connections: Connections) -> Any:
     """Returns a class of connection pools; urllib3 makes its connections in the method that is overridden."""
 
-    class PassedConnection(connection):  # type: ignore[misc]
+    class PassedConnection(connection):  # type: ignore[misc] # a class of any kind
         def _new_conn(self) -> socket.socket:
             try:
                 return connections.connect_now(self.host, self.port, self.timeout or CONNECT_SECONDS)
             except OSError as error:
                 raise NewConnectionError(self, str(error)) from error
 
-    class PassedPool(pool):  # type: ignore[misc]
+    class PassedPool(pool):  # type: ignore[misc] # likewise
         ConnectionCls = PassedConnection
 
     return PassedPool

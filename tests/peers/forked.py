@@ -14,11 +14,11 @@ import sys
 
 
 def main() -> None:
-    # All but the one of the listing itself. (Importing pathlib would take longer than everything here.)
-    descriptors = [number for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number)]  # noqa: PTH208
+    # All but the one of the listing itself.
+    descriptors = [number for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number)]  # noqa: PTH208 - pathlib is slow
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     connection.connect(sys.argv[1])
-    directory, limits = os.getcwd(), resource.getrlimit(resource.RLIMIT_NOFILE)  # noqa: PTH109
+    directory, limits = os.getcwd(), resource.getrlimit(resource.RLIMIT_NOFILE)  # noqa: PTH109 - as above
     request = ascii((descriptors, limits, directory, dict(os.environ), sys.argv[2:])).encode()
     sent = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in descriptors)
     connection.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, sent)])

@@ -7,14 +7,12 @@ of such a process, which imports as much, is forked likewise: `multiprocessing` 
 import ast
 import atexit
 import contextlib
-import fcntl
 import functools
 import gc
 import importlib
 import logging
 import multiprocessing
 import os
-import resource
 import select
 import shlex
 import signal
@@ -159,6 +157,9 @@ def _move_to(
     environ: dict[str, str],
     arguments: list[str],
 ) -> list[str]:
+    import fcntl  # here, because this module is imported on Windows too
+    import resource
+
     # Out of the way first: one of them may have the number of another.
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, max(numbers) + 1) for descriptor in received]
     for descriptor in received:

@@ -10,7 +10,6 @@ from mcp import Client
 from mcp_types import CallToolResult, TextContent, TextResourceContents
 
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
-pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
 
 from rlm_mcp.server.transports.token_file import digest_of, new_token
 from tests.peers.cluster import object_store, object_store_variables

@@ -189,21 +189,22 @@ class _HeaderBudget:
             def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
                 try:
                     return super().fromtarfile(archive)
-                except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+                except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined] # undocumented
                     budget.broken = str(error)
                     raise
 
             def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
                 with budget.spent(self):
-                    return cast("tarfile.TarInfo", super()._proc_member(archive))  # type: ignore[misc]
+                    return cast("tarfile.TarInfo", super()._proc_member(archive))  # type: ignore[misc] # likewise
 
             def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-                size = self._block(self.size)  # type: ignore[attr-defined]
+                size = self._block(self.size)  # type: ignore[attr-defined] # likewise
                 data = cast("BinaryIO", archive.fileobj).read(size)
                 if not _is_orderly(data[: self.size]):
-                    raise tarfile.InvalidHeaderError("a pax header is not made of records")  # type: ignore[attr-defined]
+                    problem = "a pax header is not made of records"
+                    raise tarfile.InvalidHeaderError(problem)  # type: ignore[attr-defined] # likewise
                 archive.fileobj = cast("BinaryIO", _ReadAgain(archive, data))
-                return cast("tarfile.TarInfo", super()._proc_pax(archive))  # type: ignore[misc]
+                return cast("tarfile.TarInfo", super()._proc_pax(archive))  # type: ignore[misc] # likewise
 
         self.tarinfo = BoundedInfo
 

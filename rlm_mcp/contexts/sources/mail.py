@@ -178,8 +178,8 @@ def _parse(data: bytes, path: Path, policy: _CutHeaders) -> _Part:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")  # a blank line would end the headers
-    parser = BytesFeedParser(new_part, policy=policy)  # type: ignore[arg-type]
-    stack = parser._msgstack  # type: ignore[attr-defined]  # noqa: SLF001 - the parts around the one that begins
+    parser = BytesFeedParser(new_part, policy=policy)  # type: ignore[arg-type] # annotated for one class of messages
+    stack = parser._msgstack  # type: ignore[attr-defined] # noqa: SLF001 - the parts around the one that begins
     for start in range(0, len(data), _CHUNK_BYTES):
         parser.feed(data[start : start + _CHUNK_BYTES])
     return cast("_Part", parser.close())
@@ -195,7 +195,7 @@ class _MessageText:
         self.notes: list[str] = []
         self._path = path
         self._left_out = left_out
-        policy = _CutHeaders(chars_left=[MAX_ALL_HEADERS_CHARS], cut=[])  # type: ignore[call-arg]
+        policy = _CutHeaders(chars_left=[MAX_ALL_HEADERS_CHARS], cut=[])  # type: ignore[call-arg] # a policy takes each attribute of its class
         self._add_message(_parse(data, path, policy))
         if cut := sorted(set(cast("list[str]", policy.cut))):
             self.notes.append(f"headers were cut after {MAX_HEADER_CHARS:,} characters: {', '.join(cut)[:200]}")

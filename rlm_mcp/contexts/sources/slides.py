@@ -53,8 +53,8 @@ def _slides(package: DocumentPackage, omitted: Omissions) -> Iterator[tuple[str,
         raise
     except Exception as error:  # noqa: BLE001 - a parser may raise any, and the paragraphs can be read without it
         omitted.say(f"its slides are read without tables, as python-pptx cannot read them ({one_line(error)})")
-        names = filter(_SLIDE.fullmatch, package.names)
-        found = [(name, ()) for name in sorted(names, key=lambda name: int(_SLIDE.fullmatch(name)[1]))]  # type: ignore[index]
+        matches = filter(None, map(_SLIDE.fullmatch, package.names))
+        found = [(match[0], ()) for match in sorted(matches, key=lambda match: int(match[1]))]
     yield from found
 
 

@@ -136,7 +136,7 @@ class _Sheets:
     def rows(self, sheet: Any, with_formulas: Any) -> Iterator[str]:
         """The rows as they are, whatever size the sheet says that it has."""
         path = self._package.path
-        found = self._scan(str(sheet._worksheet_path))  # noqa: SLF001
+        found = self._scan(str(sheet._worksheet_path))  # noqa: SLF001 - the sheet has no other name for it
         for one in (sheet, with_formulas):
             one.reset_dimensions()
         if found["f"]:

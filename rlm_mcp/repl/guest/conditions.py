@@ -80,7 +80,7 @@ def _path_of(code_object, at, current):
         if current not in _trees:
             _trees[current] = ast.parse(code)
         return _path(_tree(code_object.co_filename), list(code_object.co_positions())[at // 2])
-    except Exception:
+    except Exception:  # the code is not that of a cell, or its text cannot be parsed again: then nothing is known of it
         return None
 
 

@@ -136,7 +136,7 @@ class _Reader(io.TextIOBase):
         return self._opened()
 
 
-def _open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):  # noqa: FBT002
+def _open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):  # noqa: FBT002 - as open
     """The built-in open, which also gives the context to code that looks for it in a file.
 
     A file of a context is read as its text is: no line ends are translated, and only `\\n` ends a line.
@@ -185,7 +185,7 @@ def before(code):
     return conditions.code
 
 
-def after(stdout, with_variables=True):  # noqa: FBT002
+def after(stdout, with_variables=True):  # noqa: FBT002 - the host calls it by position
     """The report on the cell: the final answer, citations, notes, reads and variables, as JSON values."""
     _take_assigned_final()
     _provide_again()

@@ -89,7 +89,7 @@ def _reason(origin):
     """Why a text cannot be read, which the host says when it is asked for it; empty if it does not know."""
     try:
         host.call("read_chars", origin.context, origin.path, 0, 1)
-    except Exception as error:
+    except Exception as error:  # whatever the host answers with is the reason
         return str(error)
     return ""
 

@@ -109,7 +109,7 @@ def _look(name, function, *, otherwise):
         _state.is_late = True
         _state.slow[name] = id(value)
         return otherwise
-    except BaseException:
+    except BaseException:  # SystemExit too: a report on a cell does not end the session
         return otherwise
 
 

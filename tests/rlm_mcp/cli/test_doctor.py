@@ -210,7 +210,6 @@ async def test_the_clients_own_model_is_not_checked_on_this_machine(nowhere: Set
 
 async def test_what_may_be_read_from_buckets_is_listed_and_read(nowhere: Settings, tmp_path: Path) -> None:
     pytest.importorskip("obstore", reason="the extra `s3` is not installed")
-    pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
     from rlm_mcp.contexts.sources.s3_bucket import S3Bucket
     from tests.peers.cluster import access_to, object_store
 

@@ -164,7 +164,6 @@ def watching(log_file: Path, tmp_path: Path) -> list[str]:
 
 
 def test_a_watched_source_is_registered_again_until_interrupted(watching: list[str], log_file: Path) -> None:
-    pytest.importorskip("watchfiles")
     with subprocess.Popen(  # noqa: S603 - our own command
         [*forked_command(), *watching], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-import resource
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_file_below_a_file(store: Store, files: Path) -> None:
         store.register_source(str(files / "a.txt" / "b"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read everything, as all on Windows")
 def test_an_unreadable_file(store: Store, files: Path) -> None:
     (files / "a.txt").write_text("x")
     (files / "a.txt").chmod(0)
@@ -157,6 +157,7 @@ def test_a_file_that_disappears_is_read_to_its_end(files: Path) -> None:
 
 def test_a_disk_that_fills_up(store: Store, files: Path) -> None:
     """A limit on the file size stands in for a full disk: the write fails midway."""
+    resource = pytest.importorskip("resource", reason="only POSIX limits the sizes of files")
     (files / "a.log").write_bytes(b"line\n" * 4_000_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, hard))

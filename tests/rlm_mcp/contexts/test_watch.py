@@ -11,8 +11,6 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.contexts.watch import watch
 from rlm_mcp.errors import ContextError, SourceRefused
 
-pytest.importorskip("watchfiles")
-
 
 @contextmanager
 def watching(store: Store, ref: str) -> Iterator["Queue[Context | ContextError]"]:

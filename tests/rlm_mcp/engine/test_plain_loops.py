@@ -130,14 +130,14 @@ async def test_the_calls_of_a_loop_are_in_flight_together(sandbox_cache: Path, t
     class Meeting(ScriptedModel):
         """Answers two calls, and the third once five more are in flight."""
 
-        async def complete(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
+        async def complete(self, *args: object, **kwargs: object) -> object:  # type: ignore[override] # passes all on
             if len(self.calls) == 7:
                 together.set()
             if len(self.calls) >= 2:
                 self.calls.append(ScriptedCall(messages=()))
                 await together.wait()
                 self.calls.pop()
-            return await super().complete(*args, **kwargs)  # type: ignore[arg-type]
+            return await super().complete(*args, **kwargs)  # type: ignore[arg-type] # likewise
 
     async with opened(sandbox_cache, tmp_path) as (sandbox, store):
         bench = Bench(sandbox, store, Meeting(reply, profile=PRICED), RunLimits())
@@ -198,7 +198,7 @@ async def test_a_cancelled_run_ends_what_was_asked_ahead(sandbox_cache: Path, tm
 
         in_flight = 0
 
-        async def complete(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
+        async def complete(self, *args: object, **kwargs: object) -> object:  # type: ignore[override] # passes all on
             if len(self.calls) >= 2:
                 self.in_flight += 1
                 if self.in_flight == 5:
@@ -207,7 +207,7 @@ async def test_a_cancelled_run_ends_what_was_asked_ahead(sandbox_cache: Path, tm
                     await anyio.sleep_forever()
                 finally:
                     self.in_flight -= 1
-            return await super().complete(*args, **kwargs)  # type: ignore[arg-type]
+            return await super().complete(*args, **kwargs)  # type: ignore[arg-type] # likewise
 
     async with opened(sandbox_cache, tmp_path) as (sandbox, store):
         model = Endless(reply, profile=PRICED)

@@ -144,7 +144,7 @@ async def test_a_queue_that_is_closed_before_its_commit_is_due_starts_no_thread_
     await due.wait()
     assert disk.commits == [[b"1"]]
     with anyio.fail_after(60):  # one that had begun before ends; one that began later would not
-        while any(thread.name == "record" for thread in set(threading.enumerate()) - before):  # noqa: ASYNC110
+        while any(thread.name == "record" for thread in set(threading.enumerate()) - before):  # noqa: ASYNC110 - threads do not tell
             await anyio.sleep(0.001)
 
 

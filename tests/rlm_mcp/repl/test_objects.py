@@ -11,7 +11,6 @@ import anyio
 import pytest
 
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
-pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
 
 from rlm_mcp.bucket_address import BucketAddress
 from rlm_mcp.contexts.sources.bucket_access import BucketAccess

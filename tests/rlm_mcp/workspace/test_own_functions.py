@@ -52,7 +52,7 @@ def run_calls(
 
     events, at = [] if record is None else record, place or ["turn 1"]
     return RunCalls(
-        ask=None,  # type: ignore[arg-type]
+        ask=None,  # type: ignore[arg-type] # nothing is asked
         child=None,
         ledger=Ledger(limits or RunLimits()),
         tape=tape or Tape(),
@@ -73,7 +73,7 @@ async def solve_with(code: str, tmp_path: Path, cache: Path, **options: object) 
         return RunModels(root=model, sub=model)
 
     options |= {"settings": settings, "choose": choose, "calls": {"lookup": lookup, "fail": fail}}
-    return await rlm_mcp.solve("How many apples?", {"list": "apple pear"}, **options), model  # type: ignore[arg-type]
+    return await rlm_mcp.solve("How many apples?", {"list": "apple pear"}, **options), model  # type: ignore[arg-type] # by name
 
 
 async def test_code_calls_functions_of_the_caller_and_replay_answers_from_the_record(

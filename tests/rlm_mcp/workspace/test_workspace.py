@@ -92,7 +92,7 @@ async def test_the_same_request_goes_on_with_a_run_that_was_cut_off(machine: Mac
 @contextmanager
 def full_disk(run: Run, *, more: int = 0) -> Iterator[None]:
     """The record of the run gets no longer than it is and so many bytes more."""
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="only POSIX limits the sizes of files")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (run.events_path.stat().st_size + more, before[1]))
     try:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,7 +50,7 @@ def test_the_command_that_is_written_starts_a_server_without_any_environment(run
 
 @pytest.mark.parametrize(("answer", "status"), [(b"y\n", 0), (b"\n", 1), (b"n\n", 1), (b"\x04", 1)])
 def test_a_terminal_is_asked(home: Path, answer: bytes, status: int) -> None:
-    ours, theirs = pty.openpty()
+    ours, theirs = pytest.importorskip("pty", reason="Windows has no pseudo-terminals").openpty()
     try:
         with subprocess.Popen(
             [sys.executable, "-m", "rlm_mcp.cli", "install", "codex"],
@@ -72,7 +71,7 @@ def test_a_terminal_is_asked(home: Path, answer: bytes, status: int) -> None:
 
 
 def test_a_server_that_is_started_on_a_terminal_says_what_it_waits_for(home: Path) -> None:
-    ours, theirs = pty.openpty()
+    ours, theirs = pytest.importorskip("pty", reason="Windows has no pseudo-terminals").openpty()
     try:
         with subprocess.Popen(
             [sys.executable, "-m", "rlm_mcp.cli"],

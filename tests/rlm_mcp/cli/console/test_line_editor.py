@@ -47,7 +47,7 @@ def test_a_block_that_is_not_whole_waits_for_more(source: str) -> None:
 
 
 def test_the_history_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
-    readline = pytest.importorskip("readline")
+    readline = pytest.importorskip("readline", reason="this Python has no readline, as on Windows")
     history = tmp_path / "history"
     with LineEditor(history, lambda _: ()):
         readline.add_history("len(context)")
@@ -59,7 +59,7 @@ def test_the_history_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_completions_are_asked_for_once_for_each_text(tmp_path: Path) -> None:
-    readline = pytest.importorskip("readline")
+    readline = pytest.importorskip("readline", reason="this Python has no readline, as on Windows")
     asked: list[str] = []
 
     def complete(text: str) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """`rlm-mcp solve` on a real terminal, and where there is none."""
 
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -144,10 +143,12 @@ def test_a_reader_of_stderr_that_goes_away_does_not_end_the_run(
         assert process.stdout.read() == "100\n"
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process is a thing of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what another process writes")
 def test_a_full_disk_ends_a_run_in_one_sentence_and_it_can_be_resumed(
     log_file: Path, tmp_path: Path, sandbox_cache: Path
 ) -> None:
+    import resource
+
     processes: list[subprocess.Popen[str]] = []
     room = 400_000  # for the catalogue of contexts, and not for what the block prints
 

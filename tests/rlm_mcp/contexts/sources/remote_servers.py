@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -43,7 +44,7 @@ class RemoteServer:
     def access(self, **changes: object) -> RemoteAccess:
         """A policy under which the server may be reached."""
         options: dict[str, object] = {"networks": (LOOPBACK,), "resolve": to_loopback, "ca_file": self.ca_file}
-        return RemoteAccess(**(options | changes))  # type: ignore[arg-type]
+        return RemoteAccess(**(options | changes))  # type: ignore[arg-type] # by name
 
     def say(self, path: str, body: bytes, status: int = 200, **headers: str) -> None:
         """Answers a path with this body."""
@@ -128,8 +129,8 @@ def https_server(folder: Path) -> Iterator[RemoteServer]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
-        def finish_request(self, request: object, client_address: object) -> None:
-            with suppress(OSError), context.wrap_socket(request, server_side=True) as wrapped:  # type: ignore[arg-type]
+        def finish_request(self, request: Any, client_address: object) -> None:
+            with suppress(OSError), context.wrap_socket(request, server_side=True) as wrapped:
                 Handler(wrapped, client_address, self)
 
         def handle_error(self, *_: object) -> None:
@@ -161,7 +162,7 @@ def _run_backend(request: BaseHTTPRequestHandler, root: Path) -> None:
         "GIT_PROTOCOL": request.headers.get("Git-Protocol", ""),
     }
     done = subprocess.run(
-        ["git", "http-backend"],  # noqa: S607
+        ["git", "http-backend"],  # noqa: S607 - git, as it is installed
         input=body,
         env=environment,
         stdout=subprocess.PIPE,
@@ -186,9 +187,7 @@ def git_daemon(root: Path) -> Iterator[int]:
         port = free.getsockname()[1]
     program = Path(git(root, "--exec-path")) / "git-daemon"  # itself, since `git daemon` would outlive its signal
     command = [str(program), "--export-all", f"--base-path={root}", "--listen=127.0.0.1", f"--port={port}"]
-    daemon = subprocess.Popen(  # noqa: S603
-        [*command, "--verbose"], env=GIT, stderr=subprocess.PIPE
-    )
+    daemon = subprocess.Popen([*command, "--verbose"], env=GIT, stderr=subprocess.PIPE)  # noqa: S603 - our own command
     try:
         assert daemon.stderr is not None
         assert b"Ready" in daemon.stderr.readline()
@@ -200,8 +199,8 @@ def git_daemon(root: Path) -> Iterator[int]:
 
 def git(directory: Path, *arguments: str, stdin: bytes = b"") -> str:
     """Runs git as the owner of a repository that a test makes."""
-    done = subprocess.run(  # noqa: S603
-        ["git", *WHO, "-C", str(directory), *arguments],  # noqa: S607
+    done = subprocess.run(  # noqa: S603 - git, with the arguments of a test
+        ["git", *WHO, "-C", str(directory), *arguments],  # noqa: S607 - git, as it is installed
         env=GIT,
         input=stdin,
         stdout=subprocess.PIPE,

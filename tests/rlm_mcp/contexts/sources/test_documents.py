@@ -35,7 +35,6 @@ def pdf(*texts: str) -> bytes:
 
 
 def test_pages_of_a_pdf_are_marked_and_a_line_knows_its_page(store: Store, files: Path) -> None:
-    pytest.importorskip("pypdf")
     (files / "a.pdf").write_bytes(pdf("first page", "second page"))
     text, pages = registered(store, files / "a.pdf")
     assert text == "[page 1]\nfirst page\n\n[page 2]\nsecond page\n\n"
@@ -51,7 +50,6 @@ def test_pages_of_a_pdf_are_marked_and_a_line_knows_its_page(store: Store, files
 
 
 def test_a_scanned_pdf_says_that_it_has_no_text(store: Store, files: Path) -> None:
-    pytest.importorskip("pypdf")
     (files / "a.pdf").write_bytes(pdf("", ""))
     with pytest.raises(SourceRefused, match=r"has no text on its 2 pages: run OCR on it first"):
         store.register_source(str(files / "a.pdf"))
@@ -75,7 +73,6 @@ def test_a_notebook_is_cells_and_their_output(store: Store, files: Path) -> None
 
 @pytest.mark.parametrize(("name", "head"), [("a.pdf", b"%PDF-1.4 and then nothing"), ("a.ipynb", b"{")])
 def test_a_damaged_document_is_refused(store: Store, files: Path, name: str, head: bytes) -> None:
-    pytest.importorskip("pypdf")
     (files / name).write_bytes(head)
     with pytest.raises(SourceRefused, match=r"cannot be read as a document .*export it as text"):
         store.register_source(str(files / name))

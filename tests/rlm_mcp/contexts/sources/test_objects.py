@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import pytest
 
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
-pytest.importorskip("localbucket", reason="localbucket, of the extra `dev`, is not installed")
 
 from rlm_mcp.bucket_address import BucketAddress, parse_bucket
 from rlm_mcp.contexts.describe.overview import describe

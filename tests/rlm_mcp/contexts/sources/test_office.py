@@ -141,9 +141,9 @@ def slide_of_every_kind() -> bytes:
     group.shapes.add_group_shape().shapes.add_textbox(0, 0, 9, 9).text_frame.text = "in a group"
     cells = slide.shapes.add_table(1, 2, 0, 0, 9, 9).table
     cells.cell(0, 0).text, cells.cell(0, 1).text = "left", "right"
-    chart = CategoryChartData()  # type: ignore[no-untyped-call]
+    chart = CategoryChartData()  # type: ignore[no-untyped-call] # of python-pptx
     chart.categories = ["Q1", "Q2"]
-    chart.add_series("Sales", (7, 9))  # type: ignore[no-untyped-call]
+    chart.add_series("Sales", (7, 9))  # type: ignore[no-untyped-call] # likewise
     slide.shapes.add_chart(XL_CHART_TYPE.PIE, 0, 0, 9, 9, chart)
     slide.notes_slide.notes_text_frame.text = "say hello"
     file = io.BytesIO()

@@ -29,7 +29,7 @@ def fake_parser(version: str) -> types.ModuleType:
         return types.SimpleNamespace(is_encrypted=False, pages=[Page()], root_object={}, attachments=[])
 
     parser = types.ModuleType("pypdf")
-    parser.PdfReader = read  # type: ignore[attr-defined]
+    parser.PdfReader = read  # type: ignore[attr-defined] # of a module that is made here
     return parser
 
 
