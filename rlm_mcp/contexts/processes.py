@@ -10,7 +10,8 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from io import BufferedReader
+from typing import BinaryIO, cast
 
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.errors import ContextError
@@ -117,8 +118,9 @@ class Processes:
 
 def _read_up_to(child: Process, size: int, into: bytearray) -> None:
     """Reads what a program prints, until it ends, has printed `size` bytes, or its output is closed."""
+    printed = cast("BufferedReader | None", child.stdout)
     with suppress(ValueError):
-        while child.stdout is not None and len(into) < size and (data := child.stdout.read1(1 << 16)):  # type: ignore[attr-defined]
+        while printed is not None and len(into) < size and (data := printed.read1(1 << 16)):
             into += data
 
 

@@ -108,7 +108,7 @@ def test_lines_with_one_comma_each_are_no_table_whose_first_line_is_a_header(
 def test_a_header_that_is_there_twice_is_still_one(store: Store, files: Path) -> None:
     part = "city,crates\n" + "".join(f"Bern {n},{n}\n" for n in range(9))
     described = structure(store, part + part, files / "joined.csv")
-    assert [column["name"] for column in described["columns"]] == ["city", "crates"]  # type: ignore[attr-defined] # JSON
+    assert [column["name"] for column in described["columns"]] == ["city", "crates"]  # type: ignore[attr-defined] # any
 
 
 @pytest.mark.parametrize("head", ["id,city of birth,Q1", "name;number of crates;date sent", "first name|last name|id"])
@@ -116,7 +116,7 @@ def test_a_table_without_the_suffix_of_one_is_still_recognised(store: Store, fil
     rows = "".join(f"anna{n},born in Bern {n},{n}\n" for n in range(9))
     delimiter = next(mark for mark in ",;|" if mark in head)
     described = structure(store, f"{head}\n" + rows.replace(",", delimiter), files / "t.txt")
-    assert [column["name"] for column in described["columns"]] == head.split(delimiter)  # type: ignore[attr-defined] # JSON
+    assert [column["name"] for column in described["columns"]] == head.split(delimiter)  # type: ignore[attr-defined] # any
 
 
 def test_json_is_described_by_its_shape(store: Store, files: Path) -> None:
