@@ -39,6 +39,8 @@ class Table:
     """A section of the page: what it means for a user in three sentences, and how its module is run."""
 
     meaning: str
+    module: str = ""
+    """if its name is not that of the table"""
     arguments: str = ""
     shared: Sequence[str] = ()
     needs: str = ""
@@ -115,19 +117,24 @@ def main() -> None:
         given = {each: path for each in TABLES[name].shared if (path := getattr(options, each)) is not None}
         results[name] = measured(name, given)
         target.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    if options.to is None:
-        (FOLDER / "RESULTS.md").write_text(page(results))
+        if options.to is None:
+            (FOLDER / "RESULTS.md").write_text(page(results))
 
 
 def measured(name: str, given: dict[str, str]) -> dict[str, Any]:
     """The JSON document of a benchmark, with its date and arguments."""
     arguments = shlex.split(TABLES[name].arguments)
     paths = [word for each, path in given.items() for word in (f"--{each}", path)]
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *arguments, *paths]
+    command = [sys.executable, "-m", module_of(name), "--json", *arguments, *paths]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - our own command
     named = [word for each in given for word in (f"--{each}", SHARED[each])]
     today = dt.datetime.now(dt.UTC).date().isoformat()
     return {"date": today, "arguments": shlex.join([*arguments, *named]), **json.loads(done.stdout)}
+
+
+def module_of(name: str) -> str:
+    """The program that measures a table."""
+    return f"benchmarks.{TABLES[name].module or name}"
 
 
 def page(results: dict[str, Any]) -> str:
@@ -138,7 +145,7 @@ def page(results: dict[str, Any]) -> str:
 
 def section(name: str, document: dict[str, Any]) -> str:
     """The section of a table: its meaning, how it was made, and its figures."""
-    command = f"`{' '.join(['python -m benchmarks.' + name, document['arguments']]).strip()}`, {document['date']}:"
+    command = f"`{' '.join(['python -m ' + module_of(name), document['arguments']]).strip()}`, {document['date']}:"
     notes = "".join(f"- {note}\n" for note in document["notes"])
     return f"\n## {name}\n\n{TABLES[name].meaning}\n\n{command}\n\n{notes}\n{markdown(document['figures'])}\n"
 

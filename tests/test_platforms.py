@@ -1,5 +1,6 @@
 """What can be tested here of systems without POSIX: see without_posix.py for how they are imitated."""
 
+import ast
 import json
 import os
 import subprocess
@@ -12,7 +13,11 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
 
+from tests.without_posix import POSIX_MODULES
+
 TESTS = Path(__file__).parent
+LINUX_PROGRAMS = {"confined.py", "forked.py"}
+"""Run by tests, and only on Linux."""
 
 SESSION = """
 import json, os, sys
@@ -115,3 +120,14 @@ def test_the_server_runs_code_over_a_context_where_there_is_no_posix(
     _, result = served
     assert result.structured_content is not None
     assert result.structured_content["value"] == "3000"
+
+
+def test_tests_are_collected_where_there_is_no_posix() -> None:
+    for file in TESTS.rglob("*.py"):
+        for node in ast.parse(file.read_text("utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if file.name not in LINUX_PROGRAMS:
+                assert not POSIX_MODULES & set(names), (
+                    f"{file.name}:{node.lineno}: import it in a function"
+                )

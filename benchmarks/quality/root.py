@@ -73,7 +73,9 @@ def kinds_of(texts):
 
 HEAD = {labels_prompt(tuple(PHRASES), [])!r}
 {_PIECES}"""
-_LOOK = "print(type(context), len(context))\nprint(str(context)[:600])\n"
+_LOOK = (
+    "print(type(context), len(context))\nprint(str(context)[:600] if hasattr(context, 'items') else context[:600])\n"
+)
 
 
 PRELUDES: Mapping[str, str] = {"scripted": _OWN, "rlms": _RIVAL, "dspy": _RIVAL}
