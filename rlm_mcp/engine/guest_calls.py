@@ -22,6 +22,7 @@ from rlm_mcp.engine.coverage import Reading
 from rlm_mcp.engine.notes import NOTES_SCHEMA, checked_notes, query_for_notes
 from rlm_mcp.engine.packs import Labelling
 from rlm_mcp.engine.policy import policy_of
+from rlm_mcp.engine.question_words import MAX_QUERY_CHARS
 from rlm_mcp.engine.request_keys import call_key
 from rlm_mcp.engine.turn import LAST_SHARE
 from rlm_mcp.errors import CallsStopped, RlmError, SubCallFailed
@@ -215,6 +216,10 @@ class RunCalls:
         if self._child is None:
             answer = await self.llm_query(**_plain(asked))
             return checked_notes(answer, context) if notes else answer
+        if len(query) > MAX_QUERY_CHARS:
+            raise SubCallFailed(
+                f"rlm_query takes a query of {MAX_QUERY_CHARS:,} characters, not {len(query):,}: pass text as context"
+            )
         key = asked.key
         while (known := self._children.get(key) or self._ahead.take(key)) is not None:
             self._children[key] = known  # before anything is awaited: an equal call waits for the same child

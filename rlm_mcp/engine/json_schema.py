@@ -33,14 +33,19 @@ def check_schema(schema: Schema) -> None:
     import jsonschema  # type: ignore[import-untyped] # ships no annotations
 
     try:
-        if (chars := len(canonical := _canonical(schema))) > MAX_SCHEMA_CHARS:
-            raise SchemaError(f"it has {chars:,} characters as JSON: at most {MAX_SCHEMA_CHARS:,} are checked")
-        _validator(canonical)
+        check_length(schema)
+        _validator(_canonical(schema))
         _check_patterns(schema)
     except jsonschema.exceptions.SchemaError as error:
         raise SchemaError(str(error.message)) from error
     except (RecursionError, ValueError) as error:
         raise SchemaError("it is nested too deeply, or holds a number that is too long") from error
+
+
+def check_length(schema: Schema) -> None:
+    """Raises SchemaError if the schema has more than MAX_SCHEMA_CHARS as JSON: checking it would take seconds."""
+    if (chars := len(_canonical(schema))) > MAX_SCHEMA_CHARS:
+        raise SchemaError(f"it has {chars:,} characters as JSON: at most {MAX_SCHEMA_CHARS:,} are checked")
 
 
 def best_error(schema: Schema, value: object) -> Any:

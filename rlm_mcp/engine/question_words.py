@@ -2,6 +2,9 @@
 
 import re
 
+MAX_QUERY_CHARS = 100_000
+"""of a question, which stands in every prompt; what it is about belongs into a context"""
+
 _MOST_WORDS = 8
 _COMMON_WORDS = """
     a about after all also am an and any are as at be been before being between both but by can could date did do

@@ -7,7 +7,7 @@ A Launch is played once: `Launcher.new` makes one for a request, `Launcher.resum
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -60,8 +60,9 @@ class SolveRequest:
 
 def fingerprint_of(request: SolveRequest, contexts: Sequence[Context]) -> str:
     """A hash of a request. It is the same for the same contexts, whether by id or by name; records keep it."""
-    facts = asdict(replace(request, functions=())) | {"contexts": [context.context_id for context in contexts]}
-    limits = facts.pop("limits")
+    facts = {fact.name: getattr(request, fact.name) for fact in fields(request)}
+    facts["contexts"] = [context.context_id for context in contexts]
+    limits = asdict(facts.pop("limits"))
     facts["functions"] = [function.line for function in request.functions]
     if not request.functions:  # as before there were functions
         del facts["functions"]

@@ -19,8 +19,10 @@ from anyio.abc import TaskGroup
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context
+from rlm_mcp.engine.json_schema import check_length
+from rlm_mcp.engine.question_words import MAX_QUERY_CHARS
 from rlm_mcp.engine.router import Estimate
-from rlm_mcp.errors import RlmError, RunBusy, RunRecordDamaged
+from rlm_mcp.errors import RlmError, RunBusy, RunRecordDamaged, SchemaError
 from rlm_mcp.models.sampling_queue import CLIENT, SamplingQueue
 from rlm_mcp.records.events import Event, RunResumed
 from rlm_mcp.records.protocols import RunRecord, RunStore
@@ -42,7 +44,14 @@ CALM_SECONDS = 0.2
 ENDING = "The server is about to end: ask it again when it is back."
 RESTARTING = "The server is restarting; it goes on with this run when it is back."
 
+MAX_CONTEXTS = 1_000
+"""of one run: each is described, and its description kept in memory"""
+
 log = logging.getLogger(__name__)
+
+
+class RequestTooLong(RlmError):
+    """A question, its list of contexts or its schema is longer than any that makes sense."""
 
 
 class EmptyRequest(RlmError):
@@ -164,6 +173,7 @@ class LiveRuns:
             raise EmptyRequest("query is empty: ask a question about the contexts.")
         if not request.contexts:
             raise EmptyRequest("contexts is empty: name at least one registered context (register_context makes one).")
+        _check_length(request)
         return [await run_in_thread(self._store.get, ref) for ref in dict.fromkeys(request.contexts)]
 
     def _find_live(self, fingerprint: str, *, sampling: bool) -> str | None:
@@ -504,3 +514,22 @@ class LiveRuns:
         """Stops every run; none can be begun any more."""
         await self.stop_all()
         self._queue.close()
+
+
+def _check_length(request: SolveRequest) -> None:
+    """Raises RequestTooLong or SchemaError where reading the request would keep others waiting."""
+    if (chars := len(request.query)) > MAX_QUERY_CHARS:
+        raise RequestTooLong(
+            f"query has {chars:,} characters, at most {MAX_QUERY_CHARS:,} are taken: keep a long text outside of it"
+            " with register_context, and ask about it."
+        )
+    if (count := len(request.contexts)) > MAX_CONTEXTS:
+        raise RequestTooLong(
+            f"contexts names {count:,} contexts, at most {MAX_CONTEXTS:,} are taken: register_context makes one of a"
+            " directory or a pattern of files."
+        )
+    if request.output_schema is not None:
+        try:
+            check_length(request.output_schema)
+        except SchemaError as error:
+            raise SchemaError(f"output_schema: {error}") from error

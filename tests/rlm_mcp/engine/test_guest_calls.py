@@ -92,6 +92,13 @@ async def test_a_child_that_was_stopped_is_run_again_for_who_waits_and_for_who_a
     assert (said, len(children.asked)) == ([], 3)
 
 
+async def test_a_query_as_long_as_a_text_is_refused() -> None:
+    calls = run_calls(ScriptedModel([]), RunLimits(), children := Children())
+    with pytest.raises(SubCallFailed, match="takes a query of 100,000 characters, not 100,001: pass text as context"):
+        await calls.rlm_query("q" * 100_001, "a text")
+    assert children.asked == []
+
+
 async def test_equal_calls_share_the_child_that_was_run_ahead_of_them() -> None:
     children, said = Children(), list[object]()
     calls = run_calls(ScriptedModel([]), RunLimits(), children)

@@ -142,6 +142,13 @@ async def test_removed_contexts_are_unknown(client: Client) -> None:
         ("rlm_solve", {"query": "q", "contexts": ["nothing"]}, "'nothing'"),
         ("rlm_solve", {"query": " ", "contexts": ["t"]}, "query is empty"),
         ("rlm_solve", {"query": "q", "contexts": []}, "contexts is empty"),
+        ("rlm_solve", {"query": "q" * 100_001, "contexts": ["t"]}, "query has 100,001 characters, at most 100,000"),
+        ("rlm_solve", {"query": "q", "contexts": ["t"] * 1_001}, "contexts names 1,001 contexts, at most 1,000"),
+        (
+            "rlm_solve",
+            {"query": "q", "contexts": ["t"], "output_schema": {"enum": ["x" * 100_000]}},
+            "output_schema: it has 100,014 characters as JSON: at most 100,000 are checked",
+        ),
         ("rlm_solve", {"query": "q", "contexts": ["t"], "mode": "fast"}, "mode: "),
         ("rlm_result", {"run_id": "run-0"}, "run-0"),
         ("cancel_run", {"run_id": "run-0"}, "run-0"),
