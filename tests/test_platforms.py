@@ -128,6 +128,4 @@ def test_tests_are_collected_where_there_is_no_posix() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if file.name not in LINUX_PROGRAMS:
-                assert not POSIX_MODULES & set(names), (
-                    f"{file.name}:{node.lineno}: import it in a function"
-                )
+                assert not POSIX_MODULES & set(names), f"{file.name}:{node.lineno}: import it in a function"
