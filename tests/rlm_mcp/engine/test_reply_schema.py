@@ -136,8 +136,8 @@ def _doubling(levels: int) -> dict[str, object]:
         (_doubling(60), {}, "takes more than 1,000,020 steps"),
         (
             {"items": {"not": {"anyOf": [{"const": n} for n in range(2_000)]}}},
-            [-1] * 20_000,
-            "takes more than 1,400,020 steps",
+            [-1] * 300,
+            "takes more than 1,006,020 steps",
         ),
         ({"items": {"allOf": [{"enum": LABELS}] * 50}}, LABELS * 4, "takes more than 1,400,020 steps"),
         ({"$ref": "#"}, {}, "the schema refers to itself without end, or the value is nested too deeply"),

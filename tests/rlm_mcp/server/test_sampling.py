@@ -222,12 +222,14 @@ async def test_a_client_without_sampling_is_not_given_a_run_that_asks_another_cl
     async with place.open() as workspace:
         waiting = await solve(workspace, era, never, wait_seconds=0)
         assert waiting.structured_content is not None
+        run_id = waiting.structured_content["run_id"]
+        with anyio.fail_after(60):  # the run may not have come to its request yet
+            while not ((queue := workspace.runs.sampling_queue(run_id)) and queue.unanswered()):  # noqa: ASYNC110 - it does not tell
+                await anyio.sleep(0.01)
         refused = await solve(workspace, era, None)
         assert refused.is_error
         assert "no model is configured" in text_of(refused)
         async with Client(build_server(workspace), mode=era) as client:
-            read = await client.call_tool(
-                "rlm_result", {"run_id": waiting.structured_content["run_id"], "wait_seconds": 0}
-            )
+            read = await client.call_tool("rlm_result", {"run_id": run_id, "wait_seconds": 0})
     assert isinstance(read, CallToolResult)
     assert "It waits for the model of a client that offers sampling" in text_of(read)
