@@ -33,6 +33,7 @@ ORDER: dict[str, list[str]] = {
         "build",
         "runtime",
         "session",
+        "distributed",
         "foresight parallel guest_machine",
         "shared",
         "linking snapshot",

@@ -1,6 +1,7 @@
 """Pyodide's CPython on Wasmtime, with no JavaScript engine: sessions that start in a fraction of a millisecond."""
 
 from wasm_runtime.channel import Starts, Timed
+from wasm_runtime.distributed import Distribution
 from wasm_runtime.errors import (
     CallRefused,
     GuestCallError,
@@ -22,6 +23,7 @@ from wasm_runtime.vfs.mounted_files import LateFile
 __all__ = [
     "CallRefused",
     "Checkpoint",
+    "Distribution",
     "ExecError",
     "ExecResult",
     "ExpectedCall",

@@ -95,7 +95,7 @@ class RehearsingCopy(Protocol):
     def hold(self, n: int) -> bool:
         """Reserve n bytes that the host holds for the copy until that is closed; False if they do not fit."""
 
-    def stop_rehearsing(self) -> None:
+    def abandon(self) -> None:
         """Stop it at once. May be called from any thread."""
 
     @property
@@ -147,7 +147,7 @@ class Rehearsal:
     def stop(self) -> None:
         """End the copy: it has nothing more to say. May be called from any thread."""
         self.is_stopped = True
-        self._copy.stop_rehearsing()
+        self._copy.abandon()
 
     def answer(
         self, name: str, args: list[Json], kwargs: dict[str, Json], about: Mapping[str, Json]

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +20,8 @@ from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 from wasm_runtime.pending_calls import Pause
 
 ITEMS_AT_MOST = 100_000
+# What `parallel_map` asks for unless its caller says how many (guest/host/parallel.py).
+WORKERS_AT_MOST = 64
 # A task that computes this long ahead is not waiting for the host, so doing its work twice gains nothing.
 _AHEAD_SECONDS = 2.0
 # How long a task that would run ahead waits for a thread, in the time of the cell.
@@ -101,6 +103,9 @@ class ParallelCopies:
         """
         if not 0 < self._count <= ITEMS_AT_MOST:
             return {"refused": f"{self._count} items cannot be worked on in parallel: give from 1 to {ITEMS_AT_MOST}"}
+        return self._work_with(threads, workers, interrupted, pause)
+
+    def _work_with(self, threads: Executor, workers: int, interrupted: "Future[None]", pause: Pause) -> dict[str, Json]:
         pending: set[Future[None]] = {threads.submit(self._work) for _ in range(max(1, min(workers, self._count)))}
         failures: list[BaseException] = []
         while pending:
@@ -115,6 +120,10 @@ class ParallelCopies:
             failures += [error for f in done if (error := f.exception()) is not None]
             if not self._waiting:  # a worker that has no thread yet would find nothing to do
                 pending = {f for f in pending if not f.cancel()}
+        return self._answer(failures)
+
+    def _answer(self, failures: Sequence[BaseException]) -> dict[str, Json]:
+        """Return what the guest is told once all workers have ended."""
         if failures and not self._ahead and len(self._outcomes) < self._count:
             return {"refused": f"the copies could not be made: {failures[0]}"}
         missing: dict[str, Json] = {"error": "this item was not worked on"}
@@ -137,6 +146,12 @@ class ParallelCopies:
         except IndexError:
             return None
 
+    def begin_item(self, copy: GuestCopy) -> None:
+        """Hear that a copy begins with an item."""
+
+    def end_item(self, copy: GuestCopy) -> None:
+        """Hear that the work of a copy on an item has ended."""
+
     def describe_item(self, index: int) -> dict[str, Json]:
         """Return what a copy is told about an item."""
         # A task that runs ahead must draw the random numbers that the guest itself will draw.
@@ -153,6 +168,10 @@ class ParallelCopies:
         else:
             self._outcomes[index] = self._limited(outcome, copy.take_output())
 
+    def lose_item(self, index: int, cause: str) -> None:
+        """Note that the work on item `index` ended together with its copy."""
+        self._outcomes[index] = _stopped_item(cause)
+
     def _work(self) -> None:
         """Work until there are no items left; a copy that is lost to an item is replaced by another one.
 
@@ -161,12 +180,12 @@ class ParallelCopies:
         """
         with self._lock:
             self._workers += 1
-            left = self._seconds - self.longest_seconds
+            left = self._time_left()
             if not self._begun.done():
                 self._begun.set_result(None)
         began = time.monotonic()
         try:
-            while self._waiting and not self._stopped and left > 0:
+            while self._has_items() and not self._stopped and left > 0:
                 left = self._work_in_copy(left)
         finally:
             with self._lock:
@@ -175,6 +194,12 @@ class ParallelCopies:
                     self._begun = Future()
                 used = min(time.monotonic() - began, self._seconds - left)
                 self.longest_seconds = max(self.longest_seconds, used)
+
+    def _has_items(self) -> bool:
+        return bool(self._waiting)
+
+    def _time_left(self) -> float:
+        return self._seconds - self.longest_seconds
 
     def _work_in_copy(self, seconds: float) -> float:
         """Work in one copy; -> the seconds that are left then."""
@@ -198,7 +223,8 @@ class ParallelCopies:
                 with self._lock:
                     self._working.discard(copy)
             if stopped is not None and items.current is not None:
-                self._outcomes[items.current] = _stopped_item(stopped)
+                self.lose_item(items.current, stopped)
+            items.end()
             return copy.seconds_left if copy.stopped_by is None else 0.0
 
     def _limited(self, outcome: dict[str, Json], stdout: str) -> dict[str, Json]:
@@ -241,12 +267,21 @@ class _ItemsOfCopy:
 
     def next_item(self) -> dict[str, Json] | None:
         self.current = self._round.next_index()
-        return None if self.current is None else self._round.describe_item(self.current)
+        if self.current is None:
+            return None
+        self._round.begin_item(self._copy)
+        return self._round.describe_item(self.current)
 
     def finish_item(self, index: int, outcome: dict[str, Json]) -> None:
         if index == self.current:  # the guest's claim is not trusted: a copy reports on its own item only
             self._round.record_outcome(index, outcome, self._copy)
+            self.end()
+
+    def end(self) -> None:
+        """The work on the current item has ended, if there is one."""
+        if self.current is not None:
             self.current = None
+            self._round.end_item(self._copy)
 
 
 def _logged_bytes(entry: tuple[str, "Future[object]"]) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from wasm_runtime.budget import MemoryBudget, default_budget_bytes
+from wasm_runtime.distributed import Distribution
 from wasm_runtime.errors import RuntimeFailure
 from wasm_runtime.foresight import Foresight
 from wasm_runtime.guest_machine import FileSource
@@ -59,6 +60,7 @@ class Runtime:
         template: Template | None = None,
         owner: str | None = None,
         foresight: Foresight | None = None,
+        distribution: Distribution | None = None,
     ) -> Session:
         """Return a new session, in the state of `template` if one is given.
 
@@ -73,6 +75,7 @@ class Runtime:
         owner   for whom the session works. The sessions of each owner have threads for calls and copies of their own,
                 and leave as much of the Runtime's memory free as they hold
         foresight   finds out which calls a cell will probably make, while it waits for an answer
+        distribution    has other processes work on items of `parallel_map`, too
         Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute,
         OutOfMemoryBudget for a template that does not fit.
         """
@@ -85,6 +88,7 @@ class Runtime:
             calls=calls or {},
             owner=owner,
             foresight=foresight,
+            distribution=distribution,
         )
         if template is not None:
             try:

@@ -28,15 +28,16 @@ import wasmtime
 
 from wasm_runtime.budget import SessionMemory
 from wasm_runtime.capture import Capture
-from wasm_runtime.channel import CallLog, Channel, ItemSource
+from wasm_runtime.channel import CallLog, CallWatcher, Channel, ItemSource
 from wasm_runtime.deadlines import ExpiredBy
+from wasm_runtime.distributed import DistributedCopies, Distribution, ItemSupply, RemoteCopies
 from wasm_runtime.errors import GuestCallError, OutOfMemoryBudget, RuntimeFailure, SessionBusy, SessionClosed
 from wasm_runtime.foresight import CellForesight, Foresight, Rehearsal
 from wasm_runtime.guest_machine import FileSource, GuestMachine, SavedMachine
 from wasm_runtime.limits import LARGEST_MEMORY, Limits
 from wasm_runtime.linking import active_guest
 from wasm_runtime.machine.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, BadPointer, MemoryRuns
-from wasm_runtime.parallel import ParallelCopies
+from wasm_runtime.parallel import WORKERS_AT_MOST, ParallelCopies
 from wasm_runtime.results import TEXT_CHARS, ExecResult, StopReason, describe_error
 from wasm_runtime.shared import Shared
 from wasm_runtime.snapshot import Checkpoint, Template
@@ -73,6 +74,7 @@ class Session:
         calls: Mapping[str, Callable[..., object]],
         owner: str | None = None,
         foresight: Foresight | None = None,
+        distribution: Distribution | None = None,
         copy_of: GuestMachine | None = None,
         since: SavedMachine | None = None,
     ) -> None:
@@ -118,6 +120,7 @@ class Session:
             self._foresight = CellForesight(
                 foresight, partial(shared.copy_threads, owner), self._rehearsing_copies, self._memory
             )
+        self._distribution = distribution
         self._served: list[dict[str, object]] = []
         self._since: SavedMachine | None = None
         self._is_copying_allowed = True
@@ -226,6 +229,17 @@ class Session:
         size = "" if self._state == "CLOSED" else f", {self._machine.memory.size >> 20} MiB"
         return f"<Session {self._state}, {self._execs} execs{size}>"
 
+    def work_for(self, supply: ItemSupply, *, readers: frozenset[str], workers: int, seconds: float) -> None:
+        """Work on items of a `parallel_map` whose guest waits elsewhere: this session has been restored from that.
+
+        Up to `workers` copies work at the same time, each for at most `seconds`, until `supply` ends or the rest is
+        better done at the home of the map (see distributed). Other host functions than `readers` are not called.
+        """
+        with self._running():
+            written = self._machine.written()
+            copies = RemoteCopies(lambda: self._fork(written), readers=readers, seconds=seconds, memory=self._memory)
+            copies.work_for(supply, self._shared.copy_threads(self.owner), workers)
+
     # called by the deadline thread
 
     def interrupt_guest(self) -> None:
@@ -280,8 +294,12 @@ class Session:
         """Reserve memory of the host for this copy, which returns it when it is closed."""
         return self._memory.reserve(n)
 
-    def stop_rehearsing(self) -> None:
-        """End a rehearsal at the guest's next loop head."""
+    def watch_calls(self, watcher: CallWatcher) -> None:
+        """Have the watcher of a copy hear of its host calls."""
+        self._channel.watcher = watcher
+
+    def abandon(self) -> None:
+        """End the work of a copy at the guest's next loop head."""
         self._channel.interrupt()
         self.trap_guest()
 
@@ -470,6 +488,7 @@ class Session:
             files=self._files,
             calls=self._calls,
             owner=self.owner,
+            distribution=self._distribution,
             copy_of=self._machine,
             since=since,
         )
@@ -485,13 +504,25 @@ class Session:
         if not self._is_copying_allowed:
             return {"ok": []} if ahead else {"refused": "this runs in a copy already: copies do not make copies"}
         written = self._machine.written()
-        copies = ParallelCopies(
-            lambda: self._fork(written),
-            count=count,
-            ahead=ahead,
-            seconds=self._deadline.seconds_left(),
-            memory=self._memory,
-        )
+        copies: ParallelCopies
+        # Code that asks for few workers wants few copies.
+        if self._distribution is None or ahead or workers < min(count, WORKERS_AT_MOST):
+            copies = ParallelCopies(
+                lambda: self._fork(written),
+                count=count,
+                ahead=ahead,
+                seconds=self._deadline.seconds_left(),
+                memory=self._memory,
+            )
+        else:
+            copies = DistributedCopies(
+                lambda: self._fork(written),
+                count=count,
+                seconds_left=self._deadline.seconds_left,
+                memory=self._memory,
+                distribution=self._distribution,
+                make_checkpoint=partial(self._checkpoint_up_to, self._distribution.most_bytes),
+            )
         answer = copies.work_on_all(
             self._shared.copy_threads(self.owner), workers, self._channel.interrupted, self._deadline.paused
         )
@@ -504,6 +535,9 @@ class Session:
             self._deadline.expire("deadline")
             return {"interrupted": True}
         return answer
+
+    def _checkpoint_up_to(self, most_bytes: int) -> Checkpoint | None:
+        return self._machine.checkpoint(self._execs) if self._memory.reserved <= most_bytes else None
 
     def _release(self) -> None:
         if self._state == "CLOSED":
