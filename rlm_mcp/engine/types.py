@@ -134,5 +134,10 @@ def started_event(
         },
         limits=asdict(limits),
         functions=[{"name": one.name, "line": one.line} for one in functions] or None,
-        packages=None if image is None else {"image": image.sha256, "packages": list(image.packages)},
+        packages=recorded_packages(image),
     )
+
+
+def recorded_packages(image: PackageImage | None) -> dict[str, Any] | None:
+    """An image as records name it."""
+    return None if image is None else {"image": image.sha256, "packages": list(image.packages)}

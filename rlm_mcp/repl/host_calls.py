@@ -51,7 +51,8 @@ _ASKING = {
 """The functions that wait for a model, and their arguments that do not change what kind of answer it gives."""
 
 # Not `budget`: what it tells changes with every answer, and with what is asked ahead.
-_READING = frozenset({"search", "read_chars", "read_lines", "measure_text"})
+READING = frozenset({"search", "read_chars", "read_lines", "measure_text"})
+"""The functions that only read the contexts."""
 
 HostCall = Callable[..., Any]
 
@@ -65,6 +66,18 @@ def host_calls(
     return _run_calls(calls, handoff) | _context_calls(store, contexts)
 
 
+def reading_calls(store: Store, contexts: Sequence[Context]) -> dict[str, HostCall]:
+    """The functions for a copy of a session whose run is played elsewhere: those of the run are not answered here."""
+    return dict.fromkeys(_ANSWERED_BY_RUN, _refuse_elsewhere) | _context_calls(store, contexts)
+
+
+_ANSWERED_BY_RUN = ("llm_query", "classify", "call_function", "rlm_query", "budget")
+
+
+def _refuse_elsewhere(*_: object, **__: object) -> Any:
+    raise call_refused("a copy of a session in another process makes no calls")
+
+
 def foresight(calls: GuestCalls, handoff: CallHandoff) -> "Foresight":
     """Tells the run what its code will probably ask, while that waits for an answer."""
     from wasm_runtime import Foresight
@@ -75,7 +88,7 @@ def foresight(calls: GuestCalls, handoff: CallHandoff) -> "Foresight":
         queries = [query for call in known if (query := _expected_query(call)) is not None]
         handoff.submit(lambda: calls.expect(queries, handoff.start))
 
-    return Foresight(functions=_ASKING, readers=_READING, expect=expect, rehearse="subcalls:rehearse")
+    return Foresight(functions=_ASKING, readers=READING, expect=expect, rehearse="subcalls:rehearse")
 
 
 def _expected_query(call: "ExpectedCall") -> ExpectedQuery | None:

@@ -11,6 +11,13 @@ def memory_share(processes: int) -> int | None:
     return None if half is None else half // processes
 
 
+def processor_count() -> int:
+    """How many sessions of this process can compute at the same time."""
+    from wasm_runtime.distributed import processor_count
+
+    return processor_count()
+
+
 def cache_of_workers(cache_dir: Path) -> Path:
     """The cache directory of processes that may be taken over; the others never run what is compiled in it.
 

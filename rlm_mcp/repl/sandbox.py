@@ -8,11 +8,11 @@ so that one cell may have many sub-calls in flight.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -23,12 +23,13 @@ from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.call_queue import CallHandoff, CallSoon
 from rlm_mcp.repl.host_calls import foresight, host_calls
-from rlm_mcp.repl.session import SandboxRepl, SessionTemplate, open_session
+from rlm_mcp.repl.maps import MapSupply, ShareMap
+from rlm_mcp.repl.session import SandboxRepl, SessionTemplate, image_with_prelude, open_session, work_on_map
 from rlm_mcp.repl.threads import SandboxThreads
 from rlm_mcp.repl.types import GuestCalls, Repl
 
 if TYPE_CHECKING:
-    from wasm_runtime import Runtime
+    from wasm_runtime import Limits, Runtime
 
 CELL_SECONDS = 30.0
 """CPU time of one cell unless the caller says otherwise; counting and parsing 100 MB takes a few."""
@@ -155,21 +156,21 @@ class Sandbox:
         *,
         value: object = None,
         owner: str | None = None,
+        share_map: ShareMap | None = None,
+        packages: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[Repl]:
         """A REPL with these contexts bound, or with `value` as the context of a child run. Closed on leaving.
 
-        Named owners have threads of their own, and leave memory to others.
+        Named owners have threads of their own, and leave memory to others. Other processes work on items of
+        `parallel_map`, if there is `share_map`; `packages` names the image for them.
         """
-        from wasm_runtime import Limits
-
         runtime = await self.runtime()
-        limits = Limits(memory_bytes=MEMORY_BYTES, cell_seconds=CELL_SECONDS, output_bytes=OUTPUT_BYTES)
         functions = host_calls(store, contexts, calls, self._handoff)
         opening = partial(
             open_session,
             runtime,
             self._template,
-            limits,
+            _limits(),
             store,
             contexts,
             functions,
@@ -177,6 +178,8 @@ class Sandbox:
             owner,
             foresight(calls, self._handoff),
             tuple(calls.functions),
+            share_map,
+            packages,
         )
         threads = self._threads.of(owner)
         session = await threads.run(opening)
@@ -185,6 +188,43 @@ class Sandbox:
         finally:
             session.interrupt()
             await threads.run(session.close)
+
+    async def image_id(self) -> str:
+        """Identifies the image together with the prelude, as checkpoints and maps do."""
+        return image_with_prelude((await self.runtime()).image.sha256)
+
+    async def work_on_map(
+        self,
+        store: Store,
+        contexts: Sequence[Context],
+        checkpoint: bytes,
+        supply: MapSupply,
+        *,
+        workers: int,
+        seconds: float,
+        owner: str | None = None,
+    ) -> None:
+        """Works on items of a map whose code waits in another process, until the supply ends. Raises SandboxFailed."""
+        working = partial(
+            work_on_map,
+            await self.runtime(),
+            _limits(),
+            store,
+            contexts,
+            checkpoint,
+            supply,
+            workers=workers,
+            seconds=seconds,
+            owner=owner,
+        )
+        await self._threads.of(owner).run(working)
+
+
+def _limits() -> "Limits":
+    """Those of every session."""
+    from wasm_runtime import Limits
+
+    return Limits(memory_bytes=MEMORY_BYTES, cell_seconds=CELL_SECONDS, output_bytes=OUTPUT_BYTES)
 
 
 def import_runtime() -> None:

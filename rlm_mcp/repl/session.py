@@ -28,12 +28,24 @@ from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, FileEntry
 from rlm_mcp.errors import RlmError
 from rlm_mcp.packages.guidance import import_advice
+from rlm_mcp.repl.host_calls import READING, reading_calls
+from rlm_mcp.repl.maps import MapNeeds, MapSupply, ShareMap
 from rlm_mcp.repl.read_ahead import ReadAhead
 from rlm_mcp.repl.threads import SandboxThreads
 from rlm_mcp.repl.types import CellError, CellResult, Final, PackCheckpoint, RawCitation, Read, Variable
 
 if TYPE_CHECKING:
-    from wasm_runtime import Checkpoint, ExecResult, Foresight, Limits, Runtime, Session, Template
+    from wasm_runtime import (
+        Checkpoint,
+        Distribution,
+        ExecResult,
+        Foresight,
+        LateFile,
+        Limits,
+        Runtime,
+        Session,
+        Template,
+    )
 
 MAX_NOTES = 10
 HISTORY_CHARS = 200_000
@@ -79,7 +91,7 @@ class SandboxRepl:
         self, session: "Session", threads: SandboxThreads, *, image: str = "", imports: Sequence[str] = ()
     ) -> None:
         """`image` is the SHA-256 of the image, `imports` are its packages, for the text of failed imports."""
-        self.image = _image_with_prelude(image)
+        self.image = image_with_prelude(image)
         self._imports = imports
         self._session = session
         self._threads = threads
@@ -176,7 +188,7 @@ class SessionTemplate:
         """The byte code of each module as text, in the order of their imports."""
         from wasm_runtime.compile_cache import cached
 
-        name = f"prelude-{_image_with_prelude(runtime.image.sha256)}.json"
+        name = f"prelude-{image_with_prelude(runtime.image.sha256)}.json"
         found: dict[str, str] = json.loads(cached(name, self._cache_dir, partial(_compiled_prelude, runtime)))
         return found
 
@@ -199,7 +211,7 @@ def _guest_source(module: str) -> str:
 
 
 @cache
-def _image_with_prelude(image: str) -> str:
+def image_with_prelude(image: str) -> str:
     """Identifies an image together with the modules that are installed in it: checkpoints hold both."""
     parts = [image, *map(_guest_source, PRELUDE_MODULES)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
@@ -232,8 +244,75 @@ def open_session(
     owner: str | None = None,
     foresight: "Foresight | None" = None,
     functions: Sequence[str] = (),
+    share_map: ShareMap | None = None,
+    packages: Mapping[str, Any] | None = None,
 ) -> "Session":
-    """Opens a session with the contexts mounted, the prelude installed and `context` bound. Raises SandboxFailed."""
+    """Opens a session with the contexts mounted, the prelude installed and `context` bound. Raises SandboxFailed.
+
+    Other processes work on items of its maps, if there is `share_map`; `packages` names the image for them.
+    """
+    mounted, described = _mounted(store, contexts)
+    distribution = None
+    if share_map is not None:
+        needs = MapNeeds(
+            context_ids=tuple(context.context_id for context in contexts),
+            image=image_with_prelude(runtime.image.sha256),
+            packages=packages,
+        )
+        distribution = _distribution(share_map, needs)
+    with _runtime_errors():
+        session = runtime.session(
+            limits=limits,
+            files=mounted,
+            calls=host_calls,
+            template=template.get(runtime, host_calls),
+            owner=owner,
+            foresight=foresight,
+            distribution=distribution,
+        )
+        try:
+            session.call("prelude:start", described, value, not contexts, list(functions))
+        except BaseException:  # cancellation too: nobody else could close the session
+            session.close()
+            raise
+    return session
+
+
+def _distribution(share_map: ShareMap, needs: MapNeeds) -> "Distribution":
+    from wasm_runtime import Distribution
+
+    return Distribution(
+        share=lambda items: share_map(items, needs), readers=READING, most_bytes=CHECKPOINT_MEMORY_BYTES
+    )
+
+
+def work_on_map(
+    runtime: "Runtime",
+    limits: "Limits",
+    store: Store,
+    contexts: Sequence[Context],
+    checkpoint: bytes,
+    supply: MapSupply,
+    *,
+    workers: int,
+    seconds: float,
+    owner: str | None = None,
+) -> None:
+    """Works on items of a map whose code waits in another process, until the supply ends or nothing can be done here.
+
+    Raises SandboxFailed where memory is short, or the checkpoint is none of this image.
+    """
+    from wasm_runtime import Checkpoint
+
+    mounted, _ = _mounted(store, contexts)
+    calls = reading_calls(store, contexts)
+    with _runtime_errors(), runtime.session(limits=limits, files=mounted, calls=calls, owner=owner) as session:
+        session.restore(Checkpoint.from_bytes(checkpoint))
+        session.work_for(supply, readers=READING, workers=workers, seconds=seconds)
+
+
+def _mounted(store: Store, contexts: Sequence[Context]) -> "tuple[dict[str, LateFile], list[dict[str, Any]]]":
+    """The files of the contexts by their places in the guest, and what the prelude is told of each context."""
     from wasm_runtime import LateFile
 
     mounted: dict[str, LateFile] = {}
@@ -270,21 +349,7 @@ def open_session(
                 ],
             }
         )
-    with _runtime_errors():
-        session = runtime.session(
-            limits=limits,
-            files=mounted,
-            calls=host_calls,
-            template=template.get(runtime, host_calls),
-            owner=owner,
-            foresight=foresight,
-        )
-        try:
-            session.call("prelude:start", described, value, not contexts, list(functions))
-        except BaseException:  # cancellation too: nobody else could close the session
-            session.close()
-            raise
-    return session
+    return mounted, described
 
 
 def _find_file(file: FileEntry, warned: set[str], note: Callable[[], None]) -> Path:

@@ -8,6 +8,7 @@
     changes     Bulletin                         (workspace/change_feed.py)
     sampling    SamplingQueue, one for each run  (models/sampling_queue.py)
     limits      TenantLimits                     (workspace/tenant_limits.py)
+    maps        ShareMap                         (repl/maps.py), only where there are several machines
 
 The tests named in these files are what every implementation has to pass. `open_backends` opens those of this machine:
 SQLite and files below `data_dir` and `cache_dir`.
@@ -32,6 +33,7 @@ from rlm_mcp.models.sampling_queue import LocalSamplingQueue, SamplingQueue
 from rlm_mcp.records.protocols import RunStore
 from rlm_mcp.records.run_queue import LocalRunQueue, RunQueue
 from rlm_mcp.records.store import Runs
+from rlm_mcp.repl.maps import ShareMap
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.change_feed import Bulletin, ChangeFeed
 from rlm_mcp.workspace.repl_states import FileReplStates, ReplStates
@@ -51,6 +53,8 @@ class Backends:
     changes: Bulletin
     open_sampling_queue: Callable[[], SamplingQueue]
     limits: TenantLimits
+    share_map: ShareMap | None = None
+    """lets other machines work on items of `parallel_map`"""
 
 
 @asynccontextmanager

@@ -18,12 +18,13 @@ import anyio
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
 from rlm_mcp.contexts.types import Context, Freed
-from rlm_mcp.engine.types import OpenRepl
+from rlm_mcp.engine.types import OpenRepl, recorded_packages
 from rlm_mcp.models.pool import open_models
 from rlm_mcp.packages.library import PackageImage, PackageLibrary, folder_of
 from rlm_mcp.records.events import Event
 from rlm_mcp.records.tape import MemoryRecord, TapedRequest
 from rlm_mcp.records.types import Outcome
+from rlm_mcp.repl.maps import ShareMap
 from rlm_mcp.repl.sandbox import Sandbox, open_sandbox
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.awaited_runs import AwaitedRuns
@@ -34,6 +35,7 @@ from rlm_mcp.workspace.handed_over import HandedOverRuns
 from rlm_mcp.workspace.inspect_repls import InspectRepls, ReplPool
 from rlm_mcp.workspace.launch import ChooseModels, Launcher
 from rlm_mcp.workspace.live_runs import LiveRuns
+from rlm_mcp.workspace.map_work import MapWork
 from rlm_mcp.workspace.process_tuning import freeze_gc
 from rlm_mcp.workspace.recovery import RunRecovery
 from rlm_mcp.workspace.run_images import RunImages
@@ -57,6 +59,7 @@ class Workspace:
         repls: InspectRepls,
         changes: Bulletin,
         launcher: Launcher,
+        map_work: MapWork | None = None,
         confirm_usd: float | None = None,
         longest_wait: float | None = None,
     ) -> None:
@@ -68,6 +71,8 @@ class Workspace:
         self.repls = repls
         self._changes = changes
         self._launcher = launcher
+        self.map_work = map_work
+        """work on maps of other processes; None where REPLs are opened in another way"""
         self.confirm_usd = confirm_usd
         """a run that may cost more is confirmed by the user first"""
         self.longest_wait = longest_wait
@@ -119,10 +124,19 @@ def _always() -> bool:
     return True
 
 
-def _opener(store: Store, sandbox: Sandbox, pool: ReplPool, owner: str | None, image: PackageImage | None) -> OpenRepl:
+def _opener(
+    store: Store,
+    sandbox: Sandbox,
+    pool: ReplPool,
+    owner: str | None,
+    share_map: ShareMap | None,
+    image: PackageImage | None,
+) -> OpenRepl:
     """Opens REPLs with an image."""
     sandbox = sandbox.with_image(folder_of(image))
-    return pool.evicting_opener(partial(sandbox.open_repl, store, owner=owner), owner)
+    packages = recorded_packages(image)
+    opening = partial(sandbox.open_repl, store, owner=owner, share_map=share_map, packages=packages)
+    return pool.evicting_opener(opening, owner)
 
 
 @asynccontextmanager
@@ -160,6 +174,7 @@ async def open_workspace(
         if choose is None:
             choose = (await stack.enter_async_context(open_models(settings))).choose
         images: RunImages | None = None
+        map_work: MapWork | None = None
         if open_repl is None:
             library = library or PackageLibrary(settings.data_dir)
             chosen = await anyio.to_thread.run_sync(library.choose, settings.packages)
@@ -170,12 +185,13 @@ async def open_workspace(
             if warm:
                 sandbox.with_image(folder_of(chosen)).begin_loading()
             pool = pool or ReplPool(has_room=sandbox.has_room)
-            opener = partial(_opener, store, sandbox, pool, owner)
+            opener = partial(_opener, store, sandbox, pool, owner, backends.share_map)
             # An image that was named is waited for; until any other is compiled, the one without packages serves.
             is_waited_for = chosen is None or settings.packages is not None
             is_ready = _always if is_waited_for else sandbox.with_image(folder_of(chosen)).is_compiled
             images = RunImages(library=library, chosen=chosen, open_with=opener, is_ready=is_ready)
             open_repl = images.open_repl
+            map_work = MapWork(store=store, sandbox=sandbox, images=images, owner=owner)
         tools = await stack.enter_async_context(open_tool_servers(settings.tools))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         launcher = Launcher(
@@ -220,6 +236,7 @@ async def open_workspace(
             ),
             changes=changes,
             launcher=launcher,
+            map_work=map_work,
             confirm_usd=settings.confirm_usd,
             longest_wait=settings.longest_wait,
         )
