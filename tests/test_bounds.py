@@ -38,6 +38,7 @@ BOUNDS: dict[str, str] = {
     "rlm_mcp/cli/commands/solving.py": OURS,  # the schema that the user names
     "rlm_mcp/cli/doctor.py": "rlm_mcp.models.sender:MOST_BODY_BYTES",
     "rlm_mcp/cluster/catalogue.py": OURS,
+    "rlm_mcp/cluster/maps.py": "rlm_mcp.cluster.maps:MOST_OUTCOME_BYTES",
     "rlm_mcp/cluster/runs.py": OURS,
     "rlm_mcp/contexts/describe/tables.py": "rlm_mcp.contexts.describe.text_sample:WHOLE_BYTES",
     "rlm_mcp/contexts/sources/archive.py": "rlm_mcp.contexts.sources.archive:MAX_HEADER_BYTES",

@@ -16,6 +16,7 @@ from rlm_mcp.cluster.changes import SharedChanges
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.cluster.leases import Heartbeats
 from rlm_mcp.cluster.limits import RowLimits
+from rlm_mcp.cluster.maps import HeldMaps, RowMaps, sweep_maps
 from rlm_mcp.cluster.notices import Notices
 from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.queue import RowRunQueue
@@ -42,6 +43,7 @@ class Cluster:
     heartbeats: Heartbeats
     notices: Notices
     held_repls: HeldRepls
+    held_maps: HeldMaps
     cache: TextCache
     state_key: bytes = field(repr=False)
     """seals the state of requests that wait for input, so that clients may answer at any server"""
@@ -59,6 +61,7 @@ class Cluster:
         repl_states = RowReplStates(
             self.database, runs.briefly, self.notices, self.held_repls, owner=owner, node=self.heartbeats.node
         )
+        share_map = RowMaps(self.database, runs.briefly, self.held_maps, owner=owner, node=self.heartbeats.node)
         async with open_backends(settings, limits, parts, lambda: self.cache) as local:
             yield replace(
                 local,
@@ -67,6 +70,7 @@ class Cluster:
                 repl_states=repl_states,
                 changes=SharedChanges(self.database, self.notices, owner),
                 limits=RowLimits(limits or LocalLimits(), self.database),
+                share_map=share_map,
             )
 
 
@@ -101,16 +105,18 @@ def _open(settings: Settings, opened: ExitStack) -> Cluster:
             partial(forget_dropped, database, cache),
             partial(sweep_texts, database, briefly),
             partial(sweep_states, database, briefly),
+            partial(sweep_maps, database, briefly),
         )
     )
-    held_repls = HeldRepls()
+    held_repls, held_maps = HeldRepls(), HeldMaps()
     beating = opened.enter_context(Database(address, most_connections=HEARTBEAT_CONNECTIONS))
     return Cluster(
         database=database,
         objects=objects,
-        heartbeats=opened.enter_context(Heartbeats(beating, renewals=[held_repls.renew])),
+        heartbeats=opened.enter_context(Heartbeats(beating, renewals=[held_repls.renew, held_maps.renew])),
         notices=opened.enter_context(Notices(database)),
         held_repls=held_repls,
+        held_maps=held_maps,
         state_key=state_key(database),
         cache=cache,
     )

@@ -17,7 +17,7 @@ import psycopg
 from rlm_mcp.cluster.database import RETRY_SECONDS, Cursor, Database, DatabaseUnusable, execute
 from rlm_mcp.concurrency import background_thread
 
-Topic = Literal["cancel", "change", "repl"]
+Topic = Literal["cancel", "change", "map", "repl"]
 
 CHANNEL = "rlm_mcp"
 

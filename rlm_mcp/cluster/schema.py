@@ -149,6 +149,38 @@ CREATE INDEX rlm_repl_states_by_age ON rlm_repl_states (changed_at);
 CREATE INDEX rlm_repl_states_dropped ON rlm_repl_states (owner) WHERE state = 'dropped';
 """
 
+_MAPS = """
+CREATE TABLE rlm_maps (
+    token text PRIMARY KEY,
+    owner text NOT NULL,
+    node text NOT NULL,                        -- the process whose code waits
+    image text NOT NULL,
+    packages text NOT NULL,                    -- JSON
+    context_ids text[] NOT NULL,
+    seconds double precision NOT NULL,         -- the time that the code had left
+    checkpoint text NOT NULL,                  -- key of the object, once it is uploaded
+    is_uploaded boolean NOT NULL DEFAULT false,
+    held_until timestamptz NOT NULL            -- by the clock of this database
+);
+CREATE INDEX rlm_maps_by_lease ON rlm_maps (held_until);
+CREATE UNLOGGED TABLE rlm_map_workers (
+    token text NOT NULL REFERENCES rlm_maps ON DELETE CASCADE,
+    worker text NOT NULL,
+    processors integer NOT NULL,
+    held_until timestamptz NOT NULL,
+    PRIMARY KEY (token, worker)
+);
+CREATE UNLOGGED TABLE rlm_map_items (
+    token text NOT NULL,
+    item integer NOT NULL,
+    worker text NOT NULL,
+    outcome bytea,                             -- see maps.py
+    PRIMARY KEY (token, item),
+    FOREIGN KEY (token, worker) REFERENCES rlm_map_workers ON DELETE CASCADE
+);
+CREATE INDEX rlm_map_items_by_worker ON rlm_map_items (token, worker);
+"""
+
 
 def _first(cursor: Cursor) -> None:
     text = (resources.files("procrastinate.sql") / "schema.sql").read_text("utf-8")
@@ -166,10 +198,14 @@ def _repls(cursor: Cursor) -> None:
     execute(cursor, _REPLS)
 
 
+def _maps(cursor: Cursor) -> None:
+    execute(cursor, _MAPS)
+
+
 Migration = Callable[[Cursor], object]
 """What leads from one version to the next, in a transaction."""
 
-MIGRATIONS: Sequence[Migration] = (_first, _contexts, _repls)
+MIGRATIONS: Sequence[Migration] = (_first, _contexts, _repls, _maps)
 
 
 class SchemaMismatch(RlmError):

@@ -22,14 +22,21 @@ if TYPE_CHECKING:
 
 
 def begin_playing(cluster: "Cluster", tenants: Tenants, tasks: TaskGroup, *, at_once: int | None) -> Callable[[], None]:
-    """Plays runs in a task from now on; returns what takes no more of them and announces the end to the tenants."""
+    """Plays runs in a task from now on, and works on maps of runs that others play.
+
+    Returns what takes no more of them and announces the end to the tenants.
+    """
+    from rlm_mcp.cluster.map_worker import MapWorker
     from rlm_mcp.cluster.worker import RUNS_AT_ONCE, RunWorker
 
     worker = RunWorker(cluster, tenants.play_attempt, at_once=RUNS_AT_ONCE if at_once is None else at_once)
     tasks.start_soon(worker.serve)
+    map_worker = MapWorker(cluster, tenants.work_on_map)
+    tasks.start_soon(map_worker.serve)
 
     def announce_end() -> None:
         worker.stop()
+        map_worker.stop()
         tenants.announce_end()
 
     return announce_end

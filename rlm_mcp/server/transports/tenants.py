@@ -7,7 +7,7 @@ share one sandbox and one pool of models.
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,7 @@ from mcp_types import INTERNAL_ERROR
 from rlm_mcp.errors import RlmError
 from rlm_mcp.server.notifications import Notifications
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, current_tenant
+from rlm_mcp.workspace.map_work import MapWork
 from rlm_mcp.workspace.tenant_limits import Holding, LimitReached, TenantLimits
 from rlm_mcp.workspace.trial import Trial
 from rlm_mcp.workspace.workspace import Workspace
@@ -161,6 +162,14 @@ class Tenants:
         name = owner or EVERYBODY
         with self._find_tenant(name).at_work():
             await (await self.open(name)).handed_over.play(run_id, position, self._trial)
+
+    async def work_on_map(self, owner: str, work: Callable[[MapWork], Awaitable[None]]) -> None:
+        """Works on a map of an owner that waits in another process of a cluster."""
+        name = owner or EVERYBODY
+        with self._find_tenant(name).at_work():
+            map_work = (await self.open(name)).map_work
+            if map_work is not None:
+                await work(map_work)
 
     async def resume_left(self, names: Iterable[str]) -> None:
         """Opens these tenants' workspaces, so that runs which were left go on before a tenant comes back."""
