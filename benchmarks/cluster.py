@@ -4,9 +4,10 @@
 
 Starts Postgres (Debian's package), an object store, a scripted model, servers that play no runs, and workers, all as
 processes of this machine. First it measures, without faults, the start of runs, their time beside that of the same runs
-on files, and how soon a cancel at another server ends the requests to the model. Then clients, behind a balancer, ask
-question after question while workers and servers are killed (SIGKILL), workers stopped for longer than a lease lasts
-(SIGSTOP, SIGCONT), the database is restarted, and the bucket is away. Times are printed; checked is that
+on files, how soon a cancel at another server ends the requests to the model, and what a map of items that only compute
+takes on one and on two workers of one processor each. Then clients, behind a balancer, ask question after question
+while workers and servers are killed (SIGKILL), workers stopped for longer than a lease lasts (SIGSTOP, SIGCONT), the
+database is restarted, and the bucket is away. Times are printed; checked is that
 
     every run that was accepted ends, with the right answer
     no call whose reply was on record was asked again, according to the record
@@ -17,6 +18,7 @@ question after question while workers and servers are killed (SIGKILL), workers 
 import argparse
 import asyncio
 import json
+import os
 import random
 import re
 import signal
@@ -50,10 +52,20 @@ from tests.peers.cluster import (
     postgres_server,
     server_directory,
 )
-from tests.peers.openai_server import OpenAIServer
+from tests.peers.openai_server import OpenAIServer, Request
 from tests.peers.places import COMMAND, at, environment, http_process
 
 SUMS = Sums(turns=5, batch=5, tag=re.compile(r"question \d+"))
+MAP_ITEMS = 40
+MAP_CODE = """
+def work(number, rounds={rounds}):
+    total = number
+    for step in range(rounds):
+        total = (total * 31 + step) % 1_000_003
+    return total
+
+FINAL(str(sum(parallel_map(work, range({items})))))
+"""
 LATENCY = 0.05
 
 STANDING_SECONDS = 4.5
@@ -97,11 +109,13 @@ class ClusterProcesses:
         self.urls.append(url)
         return url
 
-    def start_worker(self) -> "subprocess.Popen[bytes]":
-        """Starts one more worker, which appends what it logs to a file."""
+    def start_worker(self, processor: int | None = None) -> "subprocess.Popen[bytes]":
+        """Starts one more worker, which appends what it logs to a file; on one processor, if it is named."""
         with (self.directory / "workers.log").open("ab") as log:
             # Not a forked one, which stands behind another process: SIGSTOP would reach only that.
             process = subprocess.Popen([*COMMAND, "worker"], env=self.new_machine(), stderr=log, start_new_session=True)  # noqa: S603 - our own command
+        if processor is not None:
+            os.sched_setaffinity(process.pid, {processor})
         self.workers.append(process)
         return process
 
@@ -141,11 +155,12 @@ async def cluster_processes(
     workers: int = 2,
     latency: float = LATENCY,
     is_durable: bool = False,
+    reply_to: Callable[[Request], str] | None = None,
 ) -> AsyncIterator[ClusterProcesses]:
     """A cluster with its data in a directory, until the end of the block."""
     programs = server_directory()
     assert programs is not None, "Postgres is not installed: `apt-get install postgresql` brings it"
-    async with OpenAIServer(SUMS.reply_to, latency=latency) as model:
+    async with OpenAIServer(reply_to or SUMS.reply_to, latency=latency) as model:
         with ExitStack() as stack:
             postgres = stack.enter_context(postgres_server(programs, is_durable=is_durable))
             bucket_is_away = threading.Event()
@@ -361,6 +376,44 @@ async def undisturbed(cluster: ClusterProcesses, times: int) -> None:
     print(f"from the start of a run to its first event: {_spread([after - before for before, after in first])}")
 
 
+async def maps_over_workers(
+    directory: Path, cache_dir: Path = CACHE_DIR, *, times: int = 5, rounds: int = 2_000_000
+) -> list[tuple[float, float]]:
+    """Prints what a map of items that only compute takes on one and on two workers of one processor each.
+
+    Gives the seconds of each time, on one and directly after it on two: what else the machine does meets both.
+    """
+    reply = f"```repl{MAP_CODE.format(rounds=rounds, items=MAP_ITEMS)}```"
+    seconds: list[tuple[float, float]] = []
+    answers = set[str]()
+    async with (
+        cluster_processes(directory, cache_dir, workers=0, is_durable=True, reply_to=lambda _: reply) as cluster,
+        at(cluster.url, "auto") as client,
+    ):
+        await call(client, "register_context", text="a line\n", name="lines")
+        _, second = [cluster.start_worker(processor) for processor in sorted(os.sched_getaffinity(0))[:2]]
+        await asyncio.to_thread(cluster.wait_for_workers)
+
+        async def seconds_of_map(number: int) -> float:
+            began = time.monotonic()
+            run = await ask(client, "lines", number)
+            answers.add(f"{run['status']} {run['answer']}")
+            return time.monotonic() - began
+
+        for number in range(times):
+            second.send_signal(signal.SIGSTOP)
+            alone = await seconds_of_map(2 * number)
+            second.send_signal(signal.SIGCONT)
+            seconds.append((alone, await seconds_of_map(2 * number + 1)))
+    assert len(answers) == 1, answers
+    one, two = (statistics.median(some) for some in zip(*seconds, strict=True))
+    ratio = statistics.median(alone / together for alone, together in seconds)
+    print(
+        f"{MAP_ITEMS} items of parallel_map: {one:.1f} s on one worker, {two:.1f} s on two, {ratio:.2f} times as fast"
+    )
+    return seconds
+
+
 async def cancelled_elsewhere(cluster: ClusterProcesses, times: int, dice: random.Random) -> None:
     """Prints how long a run asks the model after another server was told to cancel it."""
     seconds = []
@@ -401,6 +454,8 @@ async def _measure(minutes: float, servers: int, workers: int, clients: int, see
         async with cluster_processes(Path(directory), servers=servers, workers=workers, is_durable=True) as cluster:
             await undisturbed(cluster, times=30)
             await cancelled_elsewhere(cluster, 40, random.Random(seed))
+    with tempfile.TemporaryDirectory() as directory:
+        await maps_over_workers(Path(directory))
     mixes: list[tuple[Fault, ...]] = [("kill",), ("stop",), ("server",), ("database",), ("bucket",)]
     mixes.append(("kill", "stop", "server", "database", "bucket"))
     for faults in mixes:

@@ -54,8 +54,8 @@ class MapWorker:
 
         with self._cluster.notices.listening("map", NOTICE_OWNER, hear), self._scope:
             while True:
-                offered = None if self._cluster.held_maps.has_home else await run_in_thread(self._find)
-                if offered is not None:
+                offered = await run_in_thread(self._find)
+                if offered is not None and not self._cluster.held_maps.has_home:
                     await self._work_on(offered)
                     continue
                 with anyio.move_on_after(POLL_SECONDS):

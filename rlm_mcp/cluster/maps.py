@@ -40,10 +40,10 @@ from rlm_mcp.records.lease import EXPIRY_SECONDS
 from rlm_mcp.records.run import CHECKPOINT_MAX_BYTES
 from rlm_mcp.repl.maps import MapItems, MapNeeds, MapOutcome
 
-OFFERED_AFTER_SECONDS = 0.5
+OFFERED_AFTER_SECONDS = 0.25
 """A map that is done sooner is not worth the copies."""
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.05
 
 MOST_OUTCOME_BYTES = 16 << 20
 """An item with a longer outcome is worked on at home."""
