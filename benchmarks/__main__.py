@@ -100,6 +100,23 @@ that sees only its prompt. The engines are equally right, so they differ in toke
 where a text is long, an answer spans pieces, or a text gives orders. How well real models write such programs is
 measured by the other lanes.""",
     ),
+    "quality of 16 MiB": Table(
+        module="quality",
+        arguments="--sizes 16M --seeds 0 1 --contenders own grep truncated map-reduce",
+        meaning="""\
+The same tasks over 180,000 messages or 2,000 files. Counting all messages by their meaning takes a quarter fewer tokens
+than asking about each piece of the text. Where code can narrow down what the sub-model reads, a question takes a tenth
+of them or less. Pieces cannot answer what spans them.""",
+    ),
+    "quality of 128 MiB": Table(
+        module="quality",
+        arguments="--sizes 128M --contenders own grep truncated --families needles variables near-duplicates join"
+        " 'long list' 'hops over files' code counting",
+        meaning="""\
+The largest contexts: a million and a half messages, or 2,000 files of 64 KiB. What code finds takes as few tokens as in
+a small context, whose text fits into the memory of the sandbox. Counting by meaning asks about every message, and no
+question costs more.""",
+    ),
 }
 
 

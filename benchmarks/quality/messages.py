@@ -275,17 +275,24 @@ def _read_listing(asked: re.Match[str], lines: Iterable[str], errors: int) -> st
 # --- the programs of a root model
 
 _ROWS = """\
-rows = []
-for at in range(0, len(lines), 20_000):
+try:
+    rows
+except NameError:
+    rows, at = [], 0
+end = min(at + 400_000, len(lines))
+while at < end:
     part = [line.split(" | ", 3) for line in lines[at : at + 20_000]]
     part = [row for row in part if len(row) == 4 and ({only})]
     kinds = kinds_of([row[3] for row in part])
     rows += [row for row, kind in zip(part, kinds) if kind == {kind!r}]
+    at += 20_000
 """
+"""Over 400,000 lines a block, since the time of a block is limited; it runs again until none are left."""
+_LEFT = 'print(f"{max(0, len(lines) - at)} lines left")\n'
 
 
 def _work(only: str, kind: str, rest: str) -> str:
-    return _ROWS.format(only=only, kind=kind) + rest
+    return _ROWS.format(only=only, kind=kind) + rest + _LEFT
 
 
 _PAIRS = """\

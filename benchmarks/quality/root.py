@@ -1,10 +1,12 @@
-"""A root model that writes a fixed program for each kind of question, in the dialect of an engine: three turns.
+"""A root model that writes a fixed program for each kind of question, in the dialect of an engine: three turns or more.
 
-It looks at the context first, then works, then submits what it has computed. The programs are the same for all engines,
-apart from a prelude over the functions that an engine offers. Where there is no `classify`, packs of 200 texts are
-labelled in JSON, and what has no readable reply is asked again, up to three times. Pure.
+It looks at the context first, then works, again while its output says that lines are left, then submits what it has
+computed. The programs are the same for all engines, apart from a prelude over the functions that an engine offers.
+Where there is no `classify`, packs of 200 texts are labelled in JSON, and what has no readable reply is asked again, up
+to three times. Pure.
 """
 
+import re
 from collections.abc import Mapping
 
 from benchmarks.dialects import DIALECTS
@@ -85,8 +87,11 @@ PRELUDES: Mapping[str, str] = {"scripted": _OWN, "rlms": _RIVAL, "dspy": _RIVAL}
 def reply_of_root(request: Request) -> str:
     """The next reply of a good root model, in the dialect that its name stands for."""
     name = request.body["model"]
+    dialect = DIALECTS[name]
     work = PRELUDES[name] + _program(request.text) + "print(len(result), result[:200])\n"
-    return DIALECTS[name].reply(request, [_LOOK, work], "result")
+    left = re.findall(r"(\d+) lines left", request.last)
+    goes_on = bool(left) and left[-1] != "0"
+    return dialect.reply(request, [_LOOK, *[work] * (dialect.turn(request) - 1 if goes_on else 1)], "result")
 
 
 def _program(prompt: str) -> str:

@@ -292,6 +292,12 @@ def test_the_root_model_answers_the_question_that_stands_first_and_says_when_the
     assert "The question is not in the prompt" in reply_of_root(root_request("Hello?", ROOT, 1))
 
 
+def test_the_root_model_works_on_while_lines_are_left() -> None:
+    question = "How many messages are of the kind refund?"
+    assert "kinds_of" in reply_of_root(root_request(f"{question}\n1200 lines left", ROOT, 4))
+    assert "FINAL(result)" in reply_of_root(root_request(f"{question}\n1200 lines left\n0 lines left", ROOT, 4))
+
+
 def test_one_request_in_29_fails_and_the_model_is_the_one_of_the_request() -> None:
     requests = [Request(number=n, path="/", headers={}, body={}) for n in range(58)]
     assert sum(fault_for(request) is not None for request in requests) == 2
