@@ -15,7 +15,7 @@ from itertools import islice, product
 from typing import Any
 
 from rlm_mcp.contexts.store.store import Store
-from rlm_mcp.contexts.text.colours import without_colours
+from rlm_mcp.contexts.text.colours import ESCAPE, without_colours
 from rlm_mcp.contexts.timeout import Timeout
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.engine.reply_parser import parse
@@ -151,8 +151,10 @@ class Reading:
     def _model_ranges(self, text: str) -> Iterator[CharRange]:
         at, is_read, known = 0, False, self._lines | self._judged
         by_field = bool(self._judged) and len(text) <= MOST_CHARS_BY_FIELD
-        for line in StringIO(text, newline="\n"):
-            is_read = hash(without_colours(line).strip()) in known if line.strip() else is_read
+        is_coloured = ESCAPE in text
+        for line in StringIO(text, newline="\n") if known else ():
+            if said := line.strip():
+                is_read = hash(without_colours(line).strip() if is_coloured else said) in known
             if is_read:
                 yield at, at + len(line)
             elif by_field:
