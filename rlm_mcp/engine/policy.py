@@ -29,7 +29,7 @@ class ModelPolicy:
     direct_tokens: int
     """a context of up to so many tokens is put into one direct call"""
     direct_aggregate_tokens: int
-    """the same where the question counts or compares"""
+    """the same where the question counts or compares; 0 for none"""
     runs_children: bool
     """whether `rlm_query` makes a run of its own"""
 
@@ -101,7 +101,7 @@ WEAK = ModelPolicy(
     temperature=0.0,
     stop=("\n```\n\n",),  # what follows the block explains it, and is not read
     direct_tokens=200,  # it reads even short texts badly, but writes code and judges single lines well
-    direct_aggregate_tokens=200,
+    direct_aggregate_tokens=0,  # it counted none of four short texts right by reading them, and told no doubt
     runs_children=False,
     reads_lines_first=True,
     keeps_code_only=True,

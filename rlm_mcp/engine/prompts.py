@@ -244,7 +244,7 @@ def opening(
         if MOST.search(query) and not labels and not any(brief.is_prose for brief in briefs):
             parts.append("Counter(values).most_common(1), from collections, gives the value that occurs most often.")
         if len(briefs) == 1 and labels:
-            parts.append(_by_label(query, labels))
+            parts.append(_by_label(query, labels, briefs[0]))
         elif len(briefs) == 1 and briefs[0].is_prose:
             parts += _by_meaning(query, briefs[0])
     return "\n\n".join(parts)
@@ -296,12 +296,15 @@ def _labels_in(query: str, briefs: Sequence[Brief]) -> list[str]:
     return [] if known else labels
 
 
-def _by_label(query: str, labels: Sequence[str]) -> str:
-    """Code that has a model give one of the listed labels to each line."""
+def _by_label(query: str, labels: Sequence[str], brief: Brief) -> str:
+    """Code that has a model give one of the listed labels to each line. It ends the run where a label is the answer."""
     asked = json.dumps(query, ensure_ascii=False)
+    found = "print(Counter(labels).most_common())"
+    if MOST.search(query) and not COUNTS.search(query) and not _is_labelled(brief):
+        found = f"FINAL(Counter(labels).most_common()[{-1 if _FEWEST.search(query) else 0}][0])"
     return (
         "If the meaning of the lines decides which of these labels each has, let a model label them:\n"
-        f"labels = classify(context.splitlines(), {asked}, {list(labels)!r})\nprint(Counter(labels).most_common())"
+        f"labels = classify(context.splitlines(), {asked}, {list(labels)!r})\n{found}"
     )
 
 

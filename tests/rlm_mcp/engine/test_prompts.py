@@ -201,6 +201,25 @@ def test_a_weak_model_is_shown_how_lines_get_the_labels_that_the_question_lists(
     assert labels is None or f"{labels!r})" in told
 
 
+@pytest.mark.parametrize(
+    ("question", "brief", "last"),
+    [
+        (
+            "Which of food, weather or sport are most messages about?",
+            STORY,
+            "FINAL(Counter(labels).most_common()[0][0])",
+        ),
+        ("Which of refund or praise is named least?", STORY, "FINAL(Counter(labels).most_common()[-1][0])"),
+        ("How many are refund or praise, at most?", STORY, "print(Counter(labels).most_common())"),
+        ("Who sent most of refund or praise?", PROSE, "print(Counter(labels).most_common())"),
+    ],
+)
+def test_code_that_labels_lines_ends_the_run_where_a_label_is_the_answer(
+    question: str, brief: Brief, last: str
+) -> None:
+    assert prompts.opening(question, [brief], None, "weak").endswith(last)
+
+
 def test_a_weak_model_may_read_the_answer_off_a_line_that_was_found_unless_the_question_is_about_all_lines() -> None:
     brief = Brief(name="a", kind="text", chars=99, lines=3, hits=("rolled back to ca-7",))
 

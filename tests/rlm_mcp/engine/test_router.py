@@ -37,6 +37,7 @@ def test_a_long_context_goes_to_the_loop_and_a_very_long_one_deeper() -> None:
 
 def test_a_weak_model_writes_code_at_depth_0_and_reads_only_very_short_texts() -> None:
     assert route("Who is the author?", 190, root=WEAK).mode == "direct"
+    assert route("How many of the remarks are complaints?", 120, root=WEAK).mode == "rlm"
     way = route("Who is the author?", 2_000, root=WEAK)
     assert (way.mode, way.depth) == ("rlm", 0)
 
