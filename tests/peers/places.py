@@ -104,9 +104,11 @@ def http_process(
 def served_url(process: "subprocess.Popen[bytes]") -> str:
     """The URL that a server over HTTP logs once it listens."""
     assert process.stderr is not None
-    line = process.stderr.readline().decode()
-    found = re.search(r"serving MCP on (http://[0-9.]+:[0-9]+)/mcp", line)
-    assert found is not None, line
+    found, said = None, ""
+    while found is None and (line := process.stderr.readline().decode()):
+        said += line
+        found = re.search(r"serving MCP on (http://[0-9.]+:[0-9]+)/mcp", line)
+    assert found is not None, said
     return found[1]
 
 
