@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -235,9 +236,13 @@ def measure(contender: Contender, group: str, into: Measured, *, quick: bool) ->
             for name, values in json.loads(line).items():
                 into.samples.setdefault(name, []).extend(values)
     if done.returncode:
-        into.failures.append(
-            f"{group}: {done.stderr.strip().splitlines()[-1][:200] if done.stderr else done.returncode}"
-        )
+        into.failures.append(f"{group}: {_reason(done.stderr) or done.returncode}")
+
+
+def _reason(stderr: str) -> str:
+    """The line that names the error, else the last one, without colours and places on this machine."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", stderr).replace(f"{_ROOT}/", "").strip().splitlines() or [""]
+    return next((line for line in lines if re.match(r"\s*(error: )?(\w+: )*\w*Error\b", line)), lines[-1])[:200]
 
 
 def _first_print(contender: Contender) -> float:
