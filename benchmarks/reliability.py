@@ -136,7 +136,7 @@ async def run_on_a_full_disk(seed: int, cache: Path = CACHE_DIR) -> tuple[bool, 
             small.fill(leave=leave)
             status, printed, said = await finished(environ, *question)
             right = status == 0 and json.loads(printed)["answer"] == kill.SUMS.answer
-            told = right or ("full" in said + printed and "Traceback" not in said)
+            told = right or ("No space left on device" in said + printed and "Traceback" not in said)
             small.free()
             if not right:
                 runs = sorted((small.data / "runs").glob("*/events.jsonl"))
