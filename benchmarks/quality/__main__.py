@@ -18,6 +18,7 @@ the texts are data, as the programs of the engines do and the plain prompts of t
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -212,13 +213,14 @@ def _prices(options: argparse.Namespace, sub_model: str) -> dict[str, Price]:
 
 
 def _failures(results: Sequence[Result]) -> list[str]:
-    """A sentence for each contender and reason of empty answers."""
-    failed: dict[tuple[str, str], list[str]] = {}
+    """A sentence for each contender and reason of empty answers, which are the same but for numbers."""
+    failed: dict[tuple[str, str], list[Result]] = {}
     for one in results:
         if one.ended != "answered":
-            failed.setdefault((one.contender, one.ended[:160]), []).append(f"{one.family} {one.size:,} {one.seed}")
+            failed.setdefault((one.contender, re.sub(r"\d+", "0", one.ended)), []).append(one)
     return [
-        f"{contender}: {ended} ({len(cases)} cases, such as {cases[0]})" for (contender, ended), cases in failed.items()
+        f"{one.contender}: {one.ended[:160]} ({1 + len(same)} cases, such as {one.family} {one.size:,} {one.seed})"
+        for one, *same in failed.values()
     ]
 
 
