@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -136,7 +137,8 @@ async def run_on_a_full_disk(seed: int, cache: Path = CACHE_DIR) -> tuple[bool, 
             small.fill(leave=leave)
             status, printed, said = await finished(environ, *question)
             right = status == 0 and json.loads(printed)["answer"] == kill.SUMS.answer
-            told = right or ("No space left on device" in said + printed and "Traceback" not in said)
+            is_named = re.search("disk .*is full|No space left on device", said + printed) is not None
+            told = right or (is_named and "Traceback" not in said)
             small.free()
             if not right:
                 runs = sorted((small.data / "runs").glob("*/events.jsonl"))

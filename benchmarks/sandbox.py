@@ -184,7 +184,8 @@ def contenders(rivals: str, folder: Path, *, quick: bool) -> list[Contender]:
     )
     deno = shutil.which("deno", path=f"{Path(rivals).parent}{os.pathsep}{os.environ['PATH']}")
     # The permissions that dspy gives its own Deno: to read Pyodide and the script.
-    allowed = ("run", "--no-config", "--no-lock", f"--allow-read={folder},{_HERE / 'contenders'},{text_file().parent}")
+    readable = (folder, _HERE / "contenders", _HERE / "workloads.py", text_file().parent)
+    allowed = ("run", "--no-config", "--no-lock", f"--allow-read={','.join(map(str, readable))}")
     return [
         own,
         monty,
