@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
-from benchmarks.cluster import STANDING_SECONDS, ClusterProcesses, ask, call, cluster_processes
+from benchmarks.cluster_faults import STANDING_SECONDS
+from benchmarks.cluster_processes import ClusterProcesses, ask, call, cluster_processes
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.server.transports.token_file import digest_of
 from tests.peers.cluster import PostgresServer

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
-from benchmarks.cluster import SUMS, Fault, ask, call, cluster_processes, run_under_faults
+from benchmarks.cluster_faults import Fault, run_under_faults
+from benchmarks.cluster_processes import SUMS, ask, call, cluster_processes
 from tests.peers.cluster import PASSWORD, PostgresServer
 from tests.peers.places import at
 

@@ -11,7 +11,7 @@ pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
 from mcp import Client, MCPError
 
-from benchmarks.cluster import SUMS, call, cluster_processes
+from benchmarks.cluster_processes import SUMS, call, cluster_processes
 from rlm_mcp.server.transports.token_file import digest_of
 from rlm_mcp.workspace.inspect_repls import INSPECT_REPLS
 from rlm_mcp.workspace.kept_repl import what_became_of

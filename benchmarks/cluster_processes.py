@@ -1,0 +1,170 @@
+"""A cluster as processes of this machine: Postgres, an object store, a scripted model, servers and workers."""
+
+import asyncio
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from mcp import Client
+
+from benchmarks import CACHE_DIR
+from benchmarks.sums import Sums
+from rlm_mcp.cluster.addresses import parse_database
+from rlm_mcp.cluster.database import Database
+from rlm_mcp.redact import Secret
+from tests.peers.cluster import (
+    BUCKET,
+    PostgresServer,
+    object_store,
+    object_store_variables,
+    postgres_server,
+    server_directory,
+)
+from tests.peers.openai_server import OpenAIServer, Request
+from tests.peers.places import COMMAND, environment, http_process
+
+SUMS = Sums(turns=5, batch=5, tag=re.compile(r"question \d+"))
+LATENCY = 0.05
+
+
+@dataclass(slots=True, kw_only=True)
+class ClusterProcesses:
+    """The parts of a cluster that run."""
+
+    environ: dict[str, str]
+    postgres: PostgresServer
+    model: OpenAIServer
+    directory: Path
+    urls: list[str] = field(default_factory=list)
+    servers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    machines: Iterator[int] = field(default_factory=count)
+    closing: ExitStack = field(default_factory=ExitStack)
+    bucket_is_away: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        """The URL of the first server."""
+        return self.urls[0]
+
+    def new_machine(self) -> dict[str, str]:
+        """The environment of a process that shares no data directory with any other."""
+        return self.environ | {"RLM_MCP_DATA_DIR": str(self.directory / f"machine-{next(self.machines)}")}
+
+    async def start_server(self, *options: str) -> str:
+        """Starts one more server, which plays no runs; its URL."""
+        serving = http_process(self.new_machine(), "--runs", "0", *options)
+        process, url = await asyncio.to_thread(self.closing.enter_context, serving)
+        self.closing.callback(process.terminate)
+        self.servers.append(process)
+        self.urls.append(url)
+        return url
+
+    def start_worker(self, processor: int | None = None) -> "subprocess.Popen[bytes]":
+        """Starts one more worker, which appends what it logs to a file; on one processor, if it is named."""
+        with (self.directory / "workers.log").open("ab") as log:
+            # Not a forked one, which stands behind another process: SIGSTOP would reach only that.
+            process = subprocess.Popen([*COMMAND, "worker"], env=self.new_machine(), stderr=log, start_new_session=True)  # noqa: S603 - our own command
+        if processor is not None:
+            os.sched_setaffinity(process.pid, {processor})
+        self.workers.append(process)
+        return process
+
+    def kill_server(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kills a server."""
+        number = self.servers.index(process)
+        del self.servers[number], self.urls[number]
+        process.kill()
+        process.wait()
+
+    def kill_worker(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kills a worker."""
+        self.workers.remove(process)
+        process.kill()
+        process.wait()
+
+    def wait_for_workers(self) -> None:
+        """Returns once every worker takes jobs."""
+        with self.database() as database:
+            for _ in range(1_200):
+                if database.rows("SELECT count(*) FROM procrastinate_workers") >= [(len(self.workers),)]:
+                    return
+                time.sleep(0.1)
+        raise TimeoutError((self.directory / "workers.log").read_text()[-2_000:])
+
+    def database(self) -> Database:
+        """The database of the cluster."""
+        return Database(parse_database(Secret(self.postgres.url)))
+
+
+@asynccontextmanager
+async def cluster_processes(
+    directory: Path,
+    cache_dir: Path = CACHE_DIR,
+    *,
+    servers: int = 1,
+    workers: int = 2,
+    latency: float = LATENCY,
+    is_durable: bool = False,
+    reply_to: Callable[[Request], str] | None = None,
+) -> AsyncIterator[ClusterProcesses]:
+    """A cluster with its data in a directory, until the end of the block."""
+    programs = server_directory()
+    assert programs is not None, "Postgres is not installed: `apt-get install postgresql` brings it"
+    async with OpenAIServer(reply_to or SUMS.reply_to, latency=latency) as model:
+        with ExitStack() as stack:
+            postgres = stack.enter_context(postgres_server(programs, is_durable=is_durable))
+            bucket_is_away = threading.Event()
+            endpoint = stack.enter_context(object_store(directory / "buckets", is_away=bucket_is_away.is_set))
+            environ = environment(directory, cache_dir, model.base_url, RLM_MCP_SUB_CALL_CACHE="false")
+            environ |= object_store_variables(endpoint)
+            environ |= {"RLM_MCP_STORE": postgres.url, "RLM_MCP_BLOBS": f"s3://{BUCKET}/cluster"}
+            cluster = ClusterProcesses(
+                environ=environ, postgres=postgres, model=model, directory=directory, bucket_is_away=bucket_is_away
+            )
+            stack.enter_context(cluster.closing)
+            for _ in range(servers):
+                await cluster.start_server()
+            try:
+                for _ in range(workers):
+                    cluster.start_worker()
+                await asyncio.to_thread(cluster.wait_for_workers)
+                yield cluster
+            finally:
+                for worker in list(cluster.workers):
+                    cluster.kill_worker(worker)
+
+
+async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
+    """The structured result of a tool call."""
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    assert result.structured_content is not None
+    return dict(result.structured_content)
+
+
+Call = Callable[..., Awaitable[dict[str, Any]]]
+"""(tool, **arguments), gives the structured result"""
+
+
+async def ask(client: Client, context: str, number: int) -> dict[str, Any]:
+    """The end of a run that answers a question of its own."""
+    return await ask_by(partial(call, client), context, number)
+
+
+async def ask_by(call_tool: Call, context: str, number: int) -> dict[str, Any]:
+    """The same by another way to call tools."""
+    query = f"question {number}: add it up"
+    run = await call_tool("rlm_solve", query=query, contexts=[context], mode="rlm", wait_seconds=20)
+    while run["status"] == "running":
+        run = await call_tool("rlm_result", run_id=run["run_id"], wait_seconds=20)
+    return run
