@@ -4,22 +4,30 @@ import asyncio
 import json
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchmarks.cluster_processes import SUMS, ClusterProcesses, ask_by
+from rlm_mcp.records.lease import EXPIRY_SECONDS
 from tests.peers.balancer import Balancer
 
 STANDING_SECONDS = 4.5
 """Longer than a lease lasts."""
 
-BUCKET_AWAY_SECONDS = 15.0
+CUT_SECONDS = (4.0, 12.0)
+"""The shortest one is longer than a lease lasts, the longest than broken connections are kept."""
 
-Fault = Literal["kill", "stop", "server", "database", "bucket"]
+BUCKET_AWAY_SECONDS = 30.0
+DATABASE_AWAY_SECONDS = 3.0
+
+SECONDS_BETWEEN = (0.5, 3.0)
+
+Fault = Literal["kill", "stop", "cut", "server", "database", "bucket"]
 
 
 @dataclass(slots=True)
@@ -63,15 +71,34 @@ class Findings:
     unrecorded: int = 0
     """requests that the model got and that are not on record"""
     old_epochs: int = 0
+    made: "Counter[Fault]" = field(default_factory=Counter)
+    sent_at_first: int = 0
+    """requests of workers that were cut off, before they may have been given up"""
+    sent_later: int = 0
+    """the same, after they may have been given up and before they were connected again"""
     gaps: list[float] = field(default_factory=list)
     """seconds from the last event of a dead worker to the first of its successor"""
     delays: list[float] = field(default_factory=list)
     """seconds until another server than a dead one could be asked"""
 
 
-def examine(cluster: ClusterProcesses, runs: Sequence[dict[str, Any]]) -> Findings:
+@dataclass(slots=True, kw_only=True)
+class Cut:
+    """A worker that was cut off from database and bucket, and still reached the model."""
+
+    sender: str
+    began: float
+    ended: float = float("inf")
+
+
+def examine(cluster: ClusterProcesses, runs: Sequence[dict[str, Any]], cuts: Sequence[Cut]) -> Findings:
     """Checks the records of the runs, and compares them with what the model was asked."""
     findings = Findings(runs=len(runs))
+    for cut in cuts:
+        requests = [one for one in cluster.model.requests if one.sender == cut.sender and one.at <= cut.ended]
+        delays = [request.at - cut.began for request in requests]
+        findings.sent_at_first += sum(0 <= seconds < EXPIRY_SECONDS for seconds in delays)
+        findings.sent_later += sum(seconds >= EXPIRY_SECONDS for seconds in delays)
     for run in runs:
         if (run["status"], str(run["answer"])) != ("completed", SUMS.answer):
             findings.wrong.append(f"{run['run_id']} {run['status']} {run['answer']!r} {run['message']}")
@@ -113,34 +140,80 @@ def _examine_record(events: Sequence[dict[str, Any]], asked: "Counter[str]", fin
                 pass
 
 
-async def make_faults(cluster: ClusterProcesses, dice: random.Random, until: float, faults: Sequence[Fault]) -> None:
-    """Lets something happen every few seconds; in the end all workers go on."""
-    while time.monotonic() < until:
-        await asyncio.sleep(dice.uniform(0.5, 3.0))
-        worker = dice.choice(cluster.workers)
-        match dice.choice(faults):
+class Breaker:
+    """Lets parts of a cluster fail, none of them in two ways at the same time."""
+
+    def __init__(self, cluster: ClusterProcesses, dice: random.Random) -> None:
+        self._cluster = cluster
+        self._dice = dice
+        self._broken: set[object] = set()
+        self.cuts: list[Cut] = []
+        self.made: Counter[Fault] = Counter()
+
+    async def make_faults(self, until: float, faults: Sequence[Fault], between: tuple[float, float]) -> None:
+        """Makes one fault after the other; in the end all parts work."""
+        while time.monotonic() < until:
+            await asyncio.sleep(self._dice.uniform(*between))
+            fault = self._dice.choice(faults)
+            if fault in {"kill", "stop", "cut"}:
+                workers = [worker for worker in self._cluster.workers if worker.pid not in self._broken]
+                if workers:
+                    worker = self._dice.choice(workers)
+                    await self._break(fault, worker.pid, self._break_worker(fault, worker))
+            elif fault not in self._broken:
+                await self._break(fault, fault, self._break_part(fault))
+
+    async def _break(self, fault: Fault, key: object, breaking: Awaitable[None]) -> None:
+        self._broken.add(key)
+        try:
+            await breaking
+        finally:
+            self._broken.discard(key)
+        self.made[fault] += 1
+
+    async def _break_worker(self, fault: Fault, worker: "subprocess.Popen[bytes]") -> None:
+        match fault:
             case "kill":
-                await asyncio.to_thread(cluster.kill_worker, worker)
-                cluster.start_worker()
+                await asyncio.to_thread(self._cluster.kill_worker, worker)
+                self._cluster.start_worker()
             case "stop":
                 worker.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(STANDING_SECONDS)
                 worker.send_signal(signal.SIGCONT)
+            case _:
+                node = self._cluster.nodes[worker.pid]
+                cut = Cut(sender=node.models_address, began=time.monotonic())
+                self.cuts.append(cut)
+                await asyncio.to_thread(node.cut)
+                await asyncio.sleep(self._dice.uniform(*CUT_SECONDS))
+                cut.ended = time.monotonic()
+                await asyncio.to_thread(node.mend)
+
+    async def _break_part(self, fault: Fault) -> None:
+        cluster = self._cluster
+        match fault:
             case "server":
-                await asyncio.to_thread(cluster.kill_server, dice.choice(cluster.servers))
+                await asyncio.to_thread(cluster.kill_server, self._dice.choice(cluster.servers))
                 await cluster.start_server()
             case "bucket":
                 cluster.bucket_is_away.set()
                 await asyncio.sleep(BUCKET_AWAY_SECONDS)
                 cluster.bucket_is_away.clear()
-            case "database":
+            case _:
                 await asyncio.to_thread(cluster.postgres.stop)
-                await asyncio.sleep(3)
+                await asyncio.sleep(DATABASE_AWAY_SECONDS)
                 await asyncio.to_thread(cluster.postgres.start)
 
 
 async def run_under_faults(
-    cluster: ClusterProcesses, *, seconds: float, clients: int, faults: Sequence[Fault], seed: int = 0
+    cluster: ClusterProcesses,
+    *,
+    seconds: float,
+    clients: int,
+    faults: Sequence[Fault],
+    at_once: int = 1,
+    between: tuple[float, float] = SECONDS_BETWEEN,
+    seed: int = 0,
 ) -> Findings:
     """Clients ask for this time while faults happen; then all runs are brought to their end and examined."""
     patient = Patient(cluster)
@@ -152,14 +225,15 @@ async def run_under_faults(
             runs.append(await ask_by(patient, "lines", next(numbers)))
 
     asking = [asyncio.create_task(ask_on()) for _ in range(clients)]
-    breaking = asyncio.create_task(make_faults(cluster, random.Random(seed), until, faults))
+    breaker = Breaker(cluster, random.Random(seed))
+    breaking = [asyncio.create_task(breaker.make_faults(until, faults, between)) for _ in range(at_once)]
     try:
-        await asyncio.gather(breaking, *asking)
+        await asyncio.gather(*breaking, *asking)
     finally:
-        for task in (breaking, *asking):
+        for task in (*breaking, *asking):
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
-    findings = await asyncio.to_thread(examine, cluster, runs)
-    findings.delays = patient.delays
+    findings = await asyncio.to_thread(examine, cluster, runs, breaker.cuts)
+    findings.delays, findings.made = patient.delays, breaker.made
     return findings

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -23,12 +23,14 @@ from rlm_mcp.cluster.database import Database
 from rlm_mcp.redact import Secret
 from tests.peers.cluster import (
     BUCKET,
+    LOOPBACK,
     PostgresServer,
     object_store,
     object_store_variables,
     postgres_server,
     server_directory,
 )
+from tests.peers.networks import Networks, Node, networks
 from tests.peers.openai_server import OpenAIServer, Request
 from tests.peers.places import COMMAND, environment, http_process
 
@@ -50,6 +52,9 @@ class ClusterProcesses:
     machines: Iterator[int] = field(default_factory=count)
     closing: ExitStack = field(default_factory=ExitStack)
     bucket_is_away: threading.Event = field(default_factory=threading.Event)
+    networks: Networks | None = None
+    nodes: dict[int, Node] = field(default_factory=dict)
+    """by the process id of the worker that runs there, if there are networks"""
 
     @property
     def url(self) -> str:
@@ -71,9 +76,15 @@ class ClusterProcesses:
 
     def start_worker(self, processor: int | None = None) -> "subprocess.Popen[bytes]":
         """Starts one more worker, which appends what it logs to a file; on one processor, if it is named."""
+        command, node = [*COMMAND, "worker"], None if self.networks is None else self.networks.add_node()
         with (self.directory / "workers.log").open("ab") as log:
             # Not a forked one, which stands behind another process: SIGSTOP would reach only that.
-            process = subprocess.Popen([*COMMAND, "worker"], env=self.new_machine(), stderr=log, start_new_session=True)  # noqa: S603 - our own command
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                command if node is None else node.command(*command),
+                env=self.new_machine(), stderr=log, start_new_session=True,
+            )  # fmt: skip
+        if node is not None:
+            self.nodes[process.pid] = node
         if processor is not None:
             os.sched_setaffinity(process.pid, {processor})
         self.workers.append(process)
@@ -91,6 +102,13 @@ class ClusterProcesses:
         self.workers.remove(process)
         process.kill()
         process.wait()
+        if self.networks is not None:
+            self.networks.remove(self.nodes.pop(process.pid))
+
+    def kill_workers(self) -> None:
+        """Kills all workers."""
+        for process in list(self.workers):
+            self.kill_worker(process)
 
     def wait_for_workers(self) -> None:
         """Returns once every worker takes jobs."""
@@ -115,33 +133,42 @@ async def cluster_processes(
     workers: int = 2,
     latency: float = LATENCY,
     is_durable: bool = False,
+    has_nodes: bool = False,
     reply_to: Callable[[Request], str] | None = None,
 ) -> AsyncIterator[ClusterProcesses]:
-    """A cluster with its data in a directory, until the end of the block."""
+    """A cluster with its data in a directory, until the end of the block.
+
+    With `has_nodes`, each worker is on a node of its own, which can be cut off. Raises NetworksUnavailable.
+    """
     programs = server_directory()
     assert programs is not None, "Postgres is not installed: `apt-get install postgresql` brings it"
-    async with OpenAIServer(reply_to or SUMS.reply_to, latency=latency) as model:
-        with ExitStack() as stack:
-            postgres = stack.enter_context(postgres_server(programs, is_durable=is_durable))
-            bucket_is_away = threading.Event()
-            endpoint = stack.enter_context(object_store(directory / "buckets", is_away=bucket_is_away.is_set))
-            environ = environment(directory, cache_dir, model.base_url, RLM_MCP_SUB_CALL_CACHE="false")
-            environ |= object_store_variables(endpoint)
-            environ |= {"RLM_MCP_STORE": postgres.url, "RLM_MCP_BLOBS": f"s3://{BUCKET}/cluster"}
-            cluster = ClusterProcesses(
-                environ=environ, postgres=postgres, model=model, directory=directory, bucket_is_away=bucket_is_away
-            )
-            stack.enter_context(cluster.closing)
-            for _ in range(servers):
-                await cluster.start_server()
-            try:
-                for _ in range(workers):
-                    cluster.start_worker()
-                await asyncio.to_thread(cluster.wait_for_workers)
-                yield cluster
-            finally:
-                for worker in list(cluster.workers):
-                    cluster.kill_worker(worker)
+    async with AsyncExitStack() as stack:
+        made = stack.enter_context(networks()) if has_nodes else None
+        storage, models = (LOOPBACK, LOOPBACK) if made is None else (made.storage_address, made.models_address)
+        model = OpenAIServer(reply_to or SUMS.reply_to, latency=latency, address=models)
+        await stack.enter_async_context(model)
+        postgres = stack.enter_context(postgres_server(programs, address=storage, is_durable=is_durable))
+        bucket_is_away = threading.Event()
+        store = object_store(directory / "buckets", is_away=bucket_is_away.is_set, address=storage)
+        environ = environment(directory, cache_dir, model.base_url, RLM_MCP_SUB_CALL_CACHE="false")
+        environ |= object_store_variables(stack.enter_context(store))
+        environ |= {"RLM_MCP_STORE": postgres.url, "RLM_MCP_BLOBS": f"s3://{BUCKET}/cluster"}
+        cluster = ClusterProcesses(
+            environ=environ,
+            postgres=postgres,
+            model=model,
+            directory=directory,
+            bucket_is_away=bucket_is_away,
+            networks=made,
+        )
+        stack.enter_context(cluster.closing)
+        stack.callback(cluster.kill_workers)
+        for _ in range(servers):
+            await cluster.start_server()
+        for _ in range(workers):
+            cluster.start_worker()
+        await asyncio.to_thread(cluster.wait_for_workers)
+        yield cluster
 
 
 async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:

@@ -16,6 +16,8 @@ class DatabaseAddress:
     url: Secret
     password: Secret
     shown: str
+    options: str = ""
+    """settings of the session that the URL has"""
 
     def scrub(self, text: str) -> str:
         """A text of the driver without the password."""
@@ -32,7 +34,7 @@ def parse_database(url: Secret, source: str = "RLM_MCP_STORE") -> DatabaseAddres
         raise SettingsError(f"{source} is not a URL: write {_STORE_EXAMPLE}") from error
     if parts.scheme not in {"postgresql", "postgres"}:
         raise SettingsError(f"{source} is not the address of a Postgres database: write {_STORE_EXAMPLE}")
-    parameters = dict(parse_qsl(parts.query))
+    parameters = dict(parse_qsl(parts.query.replace("+", "%2B")))  # libpq takes a plus as it is
     password = unquote(parts.password or "") or parameters.get("password", "")
     host = parts.hostname or parameters.get("host") or "localhost"
     place = host if host.startswith("/") else f"{host}:{port or parameters.get('port') or 5432}"
@@ -40,4 +42,5 @@ def parse_database(url: Secret, source: str = "RLM_MCP_STORE") -> DatabaseAddres
         url=Secret(text),
         password=Secret(password),
         shown=f"{place}/{parts.path.strip('/') or parts.username or ''}",
+        options=parameters.get("options", ""),
     )

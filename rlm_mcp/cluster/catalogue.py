@@ -312,12 +312,12 @@ def _storage_errors(owner: str) -> Iterator[None]:
     """Says in words what a store can be told about a database that answers."""
     try:
         yield
-    except errors.IdleInTransactionSessionTimeout as error:
-        raise StoreDamaged(
-            f"this process stood still for over {STANDING_SECONDS} s while it was changing contexts: nothing was"
-            " changed, try again"
-        ) from error
     except DatabaseUnusable as error:
+        if isinstance(error.__cause__, errors.IdleInTransactionSessionTimeout):
+            raise StoreDamaged(
+                f"this process stood still for over {STANDING_SECONDS} s while it was changing contexts: nothing was"
+                " changed, try again"
+            ) from error
         if isinstance(error.__cause__, errors.LockNotAvailable):
             raise StoreDamaged(
                 f"another process has been changing the contexts of {owner or 'this cluster'!r} for"

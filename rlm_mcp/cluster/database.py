@@ -4,6 +4,10 @@ Theory of operation. A server that restarts, or a connection that breaks, is no 
 transaction anew until `patience` is over. So the work that it is given has to be idempotent, also where a commit
 succeeded whose confirmation was lost. All methods block; they are called on worker threads.
 
+Neither side waits for the other one for long. A process that is cut off from the database would otherwise hang in
+connections that nothing answers. And the database would keep the locks of a process that is cut off or stands still:
+it ends transactions that stand, and connections whose process has vanished.
+
 Machines do not agree on the time. `now` is the time of the database, extrapolated by the monotonic clock of this
 machine, so that a clock that is wrong or is set anew changes nothing.
 """
@@ -51,9 +55,35 @@ _CONNECTION: dict[str, Any] = {
     "tcp_user_timeout": 6_000,
 }
 
+STANDING_SECONDS = 2
+"""The database ends a transaction that waits this long for its process: sooner than a lease expires, so that its locks
+keep nobody from taking over what it had."""
+
+_SESSION = {
+    "idle_in_transaction_session_timeout": STANDING_SECONDS * 1_000,
+    "tcp_keepalives_idle": 3,
+    "tcp_keepalives_interval": 1,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 6_000,
+}
+
+
+_UNUSABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.InsufficientPrivilege,
+    errors.IdleInTransactionSessionTimeout,
+)
+
 
 class DatabaseUnusable(StorageUnreachable):
     """The database of a cluster cannot be reached, or refuses what it is asked."""
+
+
+def connection_options(address: DatabaseAddress) -> dict[str, Any]:
+    """What a connection of a cluster has beside the URL, on this side and on that of the database."""
+    ours = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
+    return _CONNECTION | {"options": f"{ours} {address.options}"}
 
 
 class Database:
@@ -63,7 +93,7 @@ class Database:
         self.address = address
         self._pool: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] = ConnectionPool(
             address.url.reveal(),
-            kwargs=_CONNECTION,
+            kwargs=connection_options(address),
             min_size=0,
             max_size=most_connections,
             timeout=_POOL_SECONDS,
@@ -89,7 +119,7 @@ class Database:
         """Connects once, so that a wrong address or password is known now, and reads the clock."""
         try:
             # Not by the pool, which would go on trying and then not tell why it could not connect.
-            psycopg.connect(self.address.url.reveal(), **_CONNECTION).close()
+            psycopg.connect(self.address.url.reveal(), **connection_options(self.address)).close()
         except psycopg.Error as error:
             raise self._unusable(error) from None
         self._pool.open()
@@ -131,13 +161,13 @@ class Database:
         try:
             with self._pool.connection() as connection, connection.cursor() as cursor:
                 yield cursor
-        except (psycopg.OperationalError, psycopg.InterfaceError, errors.InsufficientPrivilege) as error:
+        except _UNUSABLE as error:
             raise self._unusable(error) from error
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection of its own in autocommit mode, to listen on. Raises DatabaseUnusable."""
         try:
-            return psycopg.connect(self.address.url.reveal(), **_CONNECTION, autocommit=True)
+            return psycopg.connect(self.address.url.reveal(), **connection_options(self.address), autocommit=True)
         except psycopg.Error as error:
             raise self._unusable(error) from error
 

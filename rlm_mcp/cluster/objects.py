@@ -21,7 +21,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from rlm_mcp.bucket_address import BucketAddress
-from rlm_mcp.contexts.sources.s3_bucket import open_store, reason_of
+from rlm_mcp.contexts.sources.s3_bucket import SILENCE_SECONDS, open_store, reason_of
 from rlm_mcp.errors import RlmError, StorageUnreachable
 
 PATIENCE_SECONDS = 60.0
@@ -29,6 +29,9 @@ PATIENCE_SECONDS = 60.0
 
 BRIEFLY_SECONDS = 3.0
 """The same, for what can be left undone."""
+
+BRIEF_SILENCE_SECONDS = 15.0
+"""How long such a request waits for bytes of its answer; uploading a large checkpoint takes some seconds."""
 
 _OWNER_KEY = "_cluster"
 
@@ -56,18 +59,25 @@ class Objects:
     """The objects of one process in one bucket, below its prefix. Any thread may use them."""
 
     def __init__(
-        self, address: BucketAddress, *, access: Mapping[str, str] | None = None, patience: float = PATIENCE_SECONDS
+        self,
+        address: BucketAddress,
+        *,
+        access: Mapping[str, str] | None = None,
+        patience: float = PATIENCE_SECONDS,
+        silence: float = SILENCE_SECONDS,
     ) -> None:
-        """`patience` is how long a request is tried again. Raises BucketUnusable if the client cannot be set up.
+        """`patience` is how long a request is tried again, one trial of which `silence` ends.
+
+        Raises BucketUnusable if the client cannot be set up.
 
         `access` are settings of obstore's S3Store that precede the environment: endpoint, access_key_id, ….
         """
         self.address = address
-        self._patience = patience
+        self._patience, self._silence = patience, silence
         self._access: dict[str, Any] = dict(access or {})
         try:
             self._store = open_store(
-                address.bucket, access=self._access, patience=patience, prefix=address.prefix or None
+                address.bucket, access=self._access, patience=patience, silence=silence, prefix=address.prefix or None
             )
         except (BaseError, ValueError) as error:
             raise self._unusable(error) from None
@@ -77,7 +87,12 @@ class Objects:
 
     def briefly(self) -> "Objects":
         """The same objects for what can be left undone: gives up soon while the store is away."""
-        return Objects(self.address, access=self._access, patience=min(self._patience, BRIEFLY_SECONDS))
+        return Objects(
+            self.address,
+            access=self._access,
+            patience=min(self._patience, BRIEFLY_SECONDS),
+            silence=min(self._silence, BRIEF_SILENCE_SECONDS),
+        )
 
     def put(self, key: str, data: bytes | Path) -> str:
         """Writes an object, of which a large file goes in parts; returns its ETag. Raises BucketUnusable."""

@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from procrastinate import exceptions
 
 from rlm_mcp.cluster.backends import Cluster
+from rlm_mcp.cluster.database import connection_options
 from rlm_mcp.cluster.queue import QUEUE, STALLED_SECONDS, TASK, Sweep
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.errors import RlmError
@@ -75,8 +76,13 @@ class RunWorker:
             tasks.start_soon(self._play_in_room, owner, run_id, position, ended)
             await ended.wait()
 
+        address = self._cluster.database.address
         connector = procrastinate.PsycopgConnector(
-            conninfo=self._cluster.database.address.url.reveal(), min_size=1, max_size=3, timeout=10.0
+            conninfo=address.url.reveal(),
+            kwargs=connection_options(address),
+            min_size=1,
+            max_size=3,
+            timeout=10.0,
         )
         app = procrastinate.App(connector=connector)
         app.task(name=TASK, queue=QUEUE)(take)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rlm_mcp.workspace.tenant_limits import LocalLimits
 
 USER, PASSWORD = "rlm", "pass-Word-17"
+LOOPBACK = "127.0.0.1"
 BUCKET = "texts"
 
 
@@ -47,6 +48,7 @@ class PostgresServer:
     programs: Path
     directory: Path
     port: int
+    address: str = LOOPBACK
     is_durable: bool = False
     process: "subprocess.Popen[bytes] | None" = None
     account: dict[str, Any] = field(default_factory=dict)
@@ -54,20 +56,20 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """Of the database that exists in every server."""
-        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://{USER}:{PASSWORD}@{self.address}:{self.port}/postgres"
 
     def start(self) -> None:
         """Starts it, and returns when it answers."""
         # What is committed outlives the server, though not the machine.
         fast = [] if self.is_durable else ["-F", "-c", "full_page_writes=off"]
-        options = ["-D", str(self.directory / "data"), "-h", "127.0.0.1", "-p", str(self.port), *fast]
+        options = ["-D", str(self.directory / "data"), "-h", self.address, "-p", str(self.port), *fast]
         log = (self.directory / "log").open("ab")
         with log:
             self.process = subprocess.Popen(  # noqa: S603 - a program of Debian's package
                 [str(self.programs / "postgres"), *options, "-k", str(self.directory)],
                 stdout=log, stderr=log, cwd=self.directory, **self.account,
             )  # fmt: skip
-        is_ready = (str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port))
+        is_ready = (str(self.programs / "pg_isready"), "-q", "-h", self.address, "-p", str(self.port))
         for _ in range(600):
             assert self.process.poll() is None, (self.directory / "log").read_text()
             if subprocess.run(is_ready, check=False, stdout=subprocess.DEVNULL).returncode == 0:  # noqa: S603 - likewise
@@ -84,14 +86,16 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server(programs: Path, *, is_durable: bool = False) -> Iterator[PostgresServer]:
+def postgres_server(programs: Path, *, address: str = LOOPBACK, is_durable: bool = False) -> Iterator[PostgresServer]:
     """Starts a server of its own; as the user `postgres` if the tests run as root, which it refuses."""
     directory = Path(tempfile.mkdtemp(prefix="rlm-pg-"))
     account: dict[str, Any] = {}
     if sys.platform != "win32" and os.getuid() == 0:
         account = {"user": "postgres", "group": "postgres", "extra_groups": []}
         shutil.chown(directory, "postgres", "postgres")
-    server = PostgresServer(programs, directory, _free_port(), is_durable=is_durable, account=account)
+    server = PostgresServer(
+        programs, directory, _free_port(address), address=address, is_durable=is_durable, account=account
+    )
     try:
         (directory / "password").write_text(PASSWORD)
         (directory / "password").chmod(0o644)
@@ -100,6 +104,8 @@ def postgres_server(programs: Path, *, is_durable: bool = False) -> Iterator[Pos
             [str(programs / "initdb"), "-D", str(directory / "data"), *options, "--no-locale", "--no-sync"],
             check=True, capture_output=True, cwd=directory, **account,
         )  # fmt: skip
+        with (directory / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet scram-sha-256\n")
         server.start()
         yield server
     finally:
@@ -107,8 +113,19 @@ def postgres_server(programs: Path, *, is_durable: bool = False) -> Iterator[Pos
         shutil.rmtree(directory, ignore_errors=True)
 
 
+class _ObjectServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints a traceback, except where a client has broken its connection."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
-def object_store(directory: Path, port: int = 0, is_away: Callable[[], bool] = lambda: False) -> Iterator[str]:
+def object_store(
+    directory: Path, port: int = 0, is_away: Callable[[], bool] = lambda: False, *, address: str = LOOPBACK
+) -> Iterator[str]:
     """Serves the folders in a directory as buckets; gives the endpoint. While it `is_away`, connections break."""
     import localbucket
 
@@ -124,12 +141,11 @@ def object_store(directory: Path, port: int = 0, is_away: Callable[[], bool] = l
     # Head and body of an answer go out separately: without this, each waits 40 ms for the acknowledgement of the other.
     options = {"data_root": directory.resolve(), "disable_nagle_algorithm": True}
     handler = type("Handler", (localbucket.S3Handler,), options)
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        server.daemon_threads = True
+    with _ObjectServer((address, port), handler) as server:
         serving = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         serving.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield f"http://{address}:{server.server_address[1]}"
         finally:
             server.shutdown()
             serving.join()
@@ -253,8 +269,8 @@ def access_to(endpoint: str) -> dict[str, str]:
     return {"endpoint": endpoint, "region": "us-east-1", "access_key_id": "any", "secret_access_key": "any"}
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port

@@ -33,6 +33,10 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: JSON
+    sender: str = ""
+    """the address that it came from"""
+    at: float = 0.0
+    """time.monotonic() when it had arrived"""
 
     @property
     def messages(self) -> list[JSON]:
@@ -143,6 +147,7 @@ class OpenAIServer:
         quirks: Quirks | None = None,
         models: Sequence[str] = ("scripted",),
         api_key: str | None = None,
+        address: str = "127.0.0.1",
         port: int = 0,
         keep_requests: bool = True,
     ) -> None:
@@ -155,7 +160,7 @@ class OpenAIServer:
         self._behaviour = behaviour if callable(behaviour) else _in_order(list(behaviour))
         self._faults = faults
         self._api_key = api_key
-        self._port = port
+        self._address, self._port = address, port
         self._keep_requests = keep_requests
         self._numbers = itertools.count()
         self._server: asyncio.Server | None = None
@@ -170,10 +175,10 @@ class OpenAIServer:
     @property
     def base_url(self) -> str:
         """What a client is configured with."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self._address}:{self.port}/v1"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, self._address, self._port, backlog=1024)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -257,7 +262,10 @@ class OpenAIServer:
         endpoint = "/v1/responses" if self.quirks.responses_only else "/v1/chat/completions"
         if method != "POST" or path != endpoint:
             return await _send_error(writer, 404, "Not Found")
-        request = Request(number=next(self._numbers), path=path, headers=headers, body=json.loads(body))
+        request = Request(
+            number=next(self._numbers), path=path, headers=headers, body=json.loads(body),
+            sender=writer.get_extra_info("peername")[0], at=time.monotonic(),
+        )  # fmt: skip
         if self._keep_requests:
             self.requests.append(request)
         async with self._counted(reader):

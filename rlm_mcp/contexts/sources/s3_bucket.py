@@ -24,6 +24,10 @@ from rlm_mcp.errors import SourceChanged, SourceRefused, SourceUnreachable
 PATIENCE_SECONDS = 10.0
 """How long a request for a source is tried again while the store is away."""
 
+SILENCE_SECONDS = 120.0
+"""How long a request waits for the next bytes of its answer: the connection to a store that vanished says nothing. A
+large part of an upload takes as long on a slow line."""
+
 PIECE_BYTES = 8 << 20
 """What one request fetches of a large object."""
 
@@ -36,16 +40,29 @@ AHEAD_IN_ALL = 16
 _places_ahead = threading.BoundedSemaphore(AHEAD_IN_ALL)
 
 
-def open_store(bucket: str, *, access: Mapping[str, Any], patience: float, prefix: str | None = None) -> S3Store:
+def open_store(
+    bucket: str,
+    *,
+    access: Mapping[str, Any],
+    patience: float,
+    silence: float = SILENCE_SECONDS,
+    prefix: str | None = None,
+) -> S3Store:
     """A client of a bucket, which tries each request again for `patience` seconds. Raises BaseError, ValueError.
 
-    `access` are settings of obstore's S3Store that precede the environment.
+    A trial fails when nothing is heard for `silence` seconds. `access` are settings of obstore's S3Store that precede
+    the environment.
     """
     return S3Store(
         bucket,
         prefix=prefix,
         # The endpoint is the operator's choice, and many stores lack the request that deletes several objects.
-        client_options={"allow_http": True, "connect_timeout": "5s", "timeout": "10m"},
+        client_options={
+            "allow_http": True,
+            "connect_timeout": "5s",
+            "read_timeout": timedelta(seconds=silence),
+            "timeout": "10m",
+        },
         retry_config={
             "max_retries": 1_000,
             "retry_timeout": timedelta(seconds=patience),

@@ -55,6 +55,34 @@ def test_work_outlives_a_restart_of_the_server(postgres: PostgresServer) -> None
         restarting.join()
 
 
+def test_a_process_that_stands_still_in_a_transaction_keeps_no_lock_and_does_its_work_again(
+    empty_database: Database,
+) -> None:
+    prepare_schema(empty_database)
+    count = "UPDATE rlm_settled SET number = number + 1 RETURNING number"
+    empty_database.rows("CREATE TABLE rlm_settled AS SELECT 0 AS number")
+    counted: list[int] = []
+
+    def stand_once(cursor: Cursor) -> None:
+        execute(cursor, count)
+        if not counted:
+            counted.append(empty_database.rows(count)[0][0])  # by another connection, which waits for the lock
+        execute(cursor, "SELECT 1")
+
+    empty_database.run(stand_once)
+    assert counted == [1]
+    assert empty_database.rows("SELECT number FROM rlm_settled") == [(2,)]
+
+
+def test_connections_end_soon_whose_process_has_vanished_and_keep_the_options_of_the_address(
+    postgres: PostgresServer,
+) -> None:
+    query = "SELECT current_setting('tcp_keepalives_idle'), current_setting('tcp_user_timeout'), current_schemas(false)"
+    with opened(f"{postgres.url}?options=-c%20search_path%3Dpg_catalog") as database, database.connect() as listening:
+        assert database.rows(query) == [("3", "6000", ["pg_catalog"])]
+        assert listening.execute(query.encode()).fetchall() == [("3", "6000", ["pg_catalog"])]
+
+
 def test_the_time_is_that_of_the_database(database: Database) -> None:
     before = datetime.now(UTC)  # both are clocks of this machine here
     assert abs(database.now() - before) < timedelta(minutes=1)

@@ -1,6 +1,7 @@
 """The bucket of a cluster: objects, ranges, large files, and whose place in it is."""
 
 import os
+import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -85,3 +86,11 @@ def test_a_store_without_conditional_writes_is_refused() -> None:
         ):
             Objects(BucketAddress(bucket=BUCKET), access=access).claim("cluster-1")
         server.shutdown()
+
+
+def test_a_store_that_accepts_a_connection_and_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        access = access_to(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        objects = Objects(BucketAddress(bucket=BUCKET), access=access, patience=0.1, silence=0.1)
+        with pytest.raises(BucketUnusable, match=r"cannot be used \(nothing answers"):
+            objects.put("a/one", b"hello world")

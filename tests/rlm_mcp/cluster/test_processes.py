@@ -11,6 +11,7 @@ pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 from benchmarks.cluster_faults import Fault, run_under_faults
 from benchmarks.cluster_processes import SUMS, ask, call, cluster_processes
 from tests.peers.cluster import PASSWORD, PostgresServer
+from tests.peers.networks import why_unavailable
 from tests.peers.places import at
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
@@ -66,13 +67,16 @@ async def test_a_context_of_one_server_is_asked_about_at_another_and_outlives_it
                 assert not removed.is_error
 
 
-@pytest.mark.parametrize("fault", ["kill", "stop", "server", "database"])
+@pytest.mark.parametrize("fault", ["kill", "stop", "cut", "server", "database"])
 async def test_no_fault_makes_a_run_fail_or_a_paid_call_be_asked_again(
     tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer, fault: Fault
 ) -> None:
+    if fault == "cut" and (reason := why_unavailable()):
+        pytest.skip(f"no worker can be cut off here: {reason}")
     with anyio.fail_after(280):
-        async with cluster_processes(tmp_path, sandbox_cache, workers=2) as cluster:
+        async with cluster_processes(tmp_path, sandbox_cache, workers=2, has_nodes=fault == "cut") as cluster:
             found = await run_under_faults(cluster, seconds=8, clients=2, faults=[fault], seed=1)
     assert found.wrong == []
-    assert (found.repeated, found.unrecorded, found.old_epochs) == (0, 0, 0)
+    assert (found.repeated, found.unrecorded, found.old_epochs, found.sent_later) == (0, 0, 0, 0)
+    assert found.made[fault] >= 1
     assert found.runs >= 2
