@@ -44,6 +44,7 @@ from wasm_runtime.pending_calls import (
     copy_outcome,
     failed_future,
     finished_future,
+    no_pause,
     start_call,
 )
 from wasm_runtime.queued_calls import QueuedCalls
@@ -143,13 +144,13 @@ class Channel:
         calls: Mapping[str, HostFunction],
         executor: Callable[[], Executor],
         *,
-        waiting: Pause = nullcontext,
+        waiting: Pause = no_pause,
         on_interrupted: Callable[[], None] = lambda: None,
         fork: ForkFunction | None = None,
         memory: Reservable | None = None,
         seconds_left: Callable[[], float] = lambda: 86400.0,
     ) -> None:
-        """`executor` runs submitted functions. `waiting` is entered while the guest waits for somebody outside.
+        """`executor` runs submitted functions. `waiting` is entered while the guest waits.
 
         `on_interrupted` is called when an answer tells the guest that it was interrupted. `fork` answers a request
         to work in copies. What the guest makes the host hold is reserved in `memory`. `seconds_left` tells how long the

@@ -14,15 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
+from wasm_runtime.places import Places, Turn
+
 # How long a cell may take to end after KeyboardInterrupt: enough for `finally` blocks, short for a user.
 GRACE_SECONDS = 0.25
 
 # A shorter wait is the cell's own time: it was for an answer that was there, or a refusal, and a cell that asks in a
 # loop would otherwise run for ever. An answer of a model takes longer.
 SHORT_WAIT_SECONDS = 0.02
-
-# How often a cell that waits for a place to compute looks whether it was interrupted.
-_POLL_SECONDS = 0.1
 
 ExpiredBy = Literal["deadline", "interrupt"]
 
@@ -37,16 +36,24 @@ class Stoppable(Protocol):
         """Trap the guest at its next loop head."""
 
 
+class Ticking(Protocol):
+    """What the thread of the deadlines calls."""
+
+    def tick(self, now: float) -> None:
+        """Do what is due at the monotonic time `now`."""
+
+
 class Deadline:
     """The time a cell has left. It does not pass while the guest waits for an answer from outside of this process.
 
     A cell that computes has one of the `places`, for which it waits outside of its time.
     """
 
-    def __init__(self, thread: "DeadlineThread", cell: Stoppable, places: threading.Semaphore | None = None) -> None:
+    def __init__(self, thread: "DeadlineThread", cell: Stoppable, places: Places | None = None) -> None:
         self._thread = thread
         self._places = places
-        self._has_place = False
+        self._turn = Turn()
+        self._is_asked = self._is_entered = False
         self._cell = weakref.ref(cell)  # the cell holds its deadline; a reference cycle would need the collector
         self._left = 0.0
         self._ends: float | None = None
@@ -57,28 +64,48 @@ class Deadline:
         self.expired: ExpiredBy | None = None
 
     @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Give the body a place. An interrupt before its first `running` is one of that."""
+        with self._lock:
+            self._is_entered, self._is_asked, self.expired = True, False, None
+        self._take_place()
+        try:
+            yield
+        finally:
+            self._give_back_place()
+            self._is_entered = False
+
+    @contextmanager
     def running(self, seconds: float, *, reason: ExpiredBy = "deadline") -> Iterator[None]:
         """Give the body `seconds`; `reason` says why it ends when they are over."""
-        self._left, self.expired, self._active, self._reason = seconds, None, True, reason
-        self._take_place()
+        with self._lock:
+            self._left, self.expired, self._active, self._reason = seconds, None, True, reason
+            is_asked, self._is_asked = self._is_asked, False
         self._start_clock()
+        if is_asked:
+            self.expire()
         try:
             yield
         finally:
             self._stop_clock(ended=True)
-            self._give_back_place()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stop the clock while the body waits for an answer from outside; a wait of a moment is counted afterwards."""
+    def paused(self, *, outside: bool = True) -> Iterator[None]:
+        """Give the place back while the body waits, and take one again.
+
+        If it waits for an answer from `outside`, the clock stands still; a wait of a moment is counted afterwards.
+        """
         began = time.monotonic()
-        self._stop_clock()
+        if outside:
+            self._stop_clock()
         self._give_back_place()
         try:
             yield
         finally:
             waited = time.monotonic() - began
-            if waited < SHORT_WAIT_SECONDS:
+            if not outside:
+                self._stop_clock()
+            elif waited < SHORT_WAIT_SECONDS:
                 self.charge(waited)
             self._take_place()
             self._start_clock()
@@ -102,7 +129,10 @@ class Deadline:
         Repeated interrupts do not make the grace period longer.
         """
         with self._lock:
+            if self._places is not None:
+                self._places.give_up(self._turn)
             if not self._active:
+                self._is_asked = self._is_entered
                 return
             if self.expired is None:
                 self.expired, self._left = by, GRACE_SECONDS
@@ -137,13 +167,16 @@ class Deadline:
         """Wait for a place; an interrupted cell goes on without one, to its end."""
         if self._places is None:
             return
-        while not self._has_place and self.expired is None:
-            self._has_place = self._places.acquire(timeout=_POLL_SECONDS)
+        with self._lock:
+            if self._is_asked or self.expired is not None:
+                return
+            self._places.enter(self._turn)
+        with self._turn.gate:
+            pass
 
     def _give_back_place(self) -> None:
-        if self._places is not None and self._has_place:
-            self._has_place = False
-            self._places.release()
+        if self._places is not None:
+            self._places.leave(self._turn)
 
     def _start_clock(self) -> None:
         with self._lock:
@@ -173,25 +206,25 @@ class DeadlineThread:
 
     def __init__(self) -> None:
         # Weak references: an entry stays until its time has come, and must not keep a closed session.
-        self._heap: list[tuple[float, int, weakref.ref[Deadline]]] = []
+        self._heap: list[tuple[float, int, weakref.ref[Ticking]]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="wasm-deadlines", daemon=True)
         self._thread.start()
 
-    def deadline(self, cell: Stoppable, places: threading.Semaphore | None = None) -> Deadline:
+    def deadline(self, cell: Stoppable, places: Places | None = None) -> Deadline:
         """Return a deadline for the cells of one session; nothing is scheduled until a cell runs.
 
         With `places`, no more of the cells that share them compute at once.
         """
         return Deadline(self, cell, places)
 
-    def schedule(self, when: float, deadline: Deadline) -> None:
-        """Call `deadline.tick` at the monotonic time `when`."""
+    def schedule(self, when: float, ticked: Ticking) -> None:
+        """Call `ticked.tick` at the monotonic time `when`, if it still exists."""
         with self._changed:
             soonest = not self._heap or when < self._heap[0][0]
-            heapq.heappush(self._heap, (when, next(self._numbers), weakref.ref(deadline)))
+            heapq.heappush(self._heap, (when, next(self._numbers), weakref.ref(ticked)))
             if soonest:
                 self._changed.notify()
 
@@ -211,7 +244,7 @@ class DeadlineThread:
                 if not self._heap or self._heap[0][0] > now:
                     self._changed.wait(self._heap[0][0] - now if self._heap else None)
                     continue
-                deadline = heapq.heappop(self._heap)[2]()
-            if deadline is not None:
-                deadline.tick(now)
-            del deadline  # otherwise the thread would hold it while it waits
+                ticked = heapq.heappop(self._heap)[2]()
+            if ticked is not None:
+                ticked.tick(now)
+            del ticked  # otherwise the thread would hold it while it waits

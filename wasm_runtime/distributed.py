@@ -10,13 +10,12 @@ made at the home only, as often as without others, and errors are those of the h
 copy, so it does no harm that one was worked on twice.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future
 from concurrent.futures import wait as wait_for_futures
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -25,6 +24,7 @@ from wasm_runtime.channel import CallWatcher, Json
 from wasm_runtime.held_bytes import Reservable
 from wasm_runtime.parallel import GuestCopy, ParallelCopies
 from wasm_runtime.pending_calls import Pause, finished_future
+from wasm_runtime.priority import processor_count
 from wasm_runtime.snapshot import Checkpoint
 
 EXCHANGE_SECONDS = 0.1
@@ -177,7 +177,7 @@ class DistributedCopies(ParallelCopies):
             either: set[Future[None]] = {*pending, interrupted, news} | (set() if has_thread else {begun})
             # While the home only waits for others, the time of its guest passes.
             seconds = None if has_thread else max(0.0, self._time_left())
-            with pause() if has_thread else nullcontext():
+            with pause(outside=has_thread):
                 done = wait_for_futures(either, timeout=seconds, return_when=FIRST_COMPLETED).done
             if interrupted in done:
                 self._stop(pending)
@@ -339,8 +339,3 @@ class _CallsOfCopy:
 
     def waits(self) -> None:
         """Do nothing, as `made`."""
-
-
-def processor_count() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

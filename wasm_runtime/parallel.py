@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future
 from concurrent.futures import wait as wait_for_futures
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
 from wasm_runtime.channel import CallLog, ItemSource, Json
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
-from wasm_runtime.pending_calls import Pause
+from wasm_runtime.pending_calls import Pause, no_pause
 
 ITEMS_AT_MOST = 100_000
 # What `parallel_map` asks for unless its caller says how many (guest/host/parallel.py).
@@ -94,12 +94,12 @@ class ParallelCopies:
         self.longest_seconds = 0.0
 
     def work_on_all(
-        self, threads: Executor, workers: int, interrupted: "Future[None]", pause: Pause = nullcontext
+        self, threads: Executor, workers: int, interrupted: "Future[None]", pause: Pause = no_pause
     ) -> dict[str, Json]:
         """Work through all items on up to `workers` threads; -> the answer for the guest.
 
-        `pause` stops the clock of the waiting guest. It is entered while at least one worker has a thread: copies have
-        clocks of their own.
+        `pause` is entered while the guest waits, as for somebody outside while at least one worker has a thread: copies
+        have clocks of their own.
         """
         if not 0 < self._count <= ITEMS_AT_MOST:
             return {"refused": f"{self._count} items cannot be worked on in parallel: give from 1 to {ITEMS_AT_MOST}"}
@@ -136,7 +136,7 @@ class ParallelCopies:
             has_thread, begun = self._workers > 0, self._begun
         either = {*pending, interrupted} if has_thread else {*pending, interrupted, begun}
         seconds = _AHEAD_THREAD_SECONDS if self._ahead and not has_thread else None
-        with pause() if has_thread else nullcontext():
+        with pause(outside=has_thread):
             return wait_for_futures(either, timeout=seconds, return_when=FIRST_COMPLETED).done
 
     def next_index(self) -> int | None:

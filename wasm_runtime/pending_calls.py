@@ -14,7 +14,7 @@ from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from wasm_runtime.errors import CallRefused
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
@@ -32,8 +32,18 @@ _DROPPED = (
 _FETCHING = 4
 
 HostFunction = Callable[..., object]
-# Entered while the guest waits for somebody outside of this process.
-Pause = Callable[[], AbstractContextManager[object]]
+
+
+class Pause(Protocol):
+    """Entered while the guest waits; `outside` is whether for somebody outside of this process."""
+
+    def __call__(self, *, outside: bool = True) -> AbstractContextManager[object]:
+        """Return the context of one wait."""
+
+
+def no_pause(*, outside: bool = True) -> AbstractContextManager[object]:  # noqa: ARG001 - a Pause has it
+    """Return a context that does nothing."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,8 @@ class _PendingCall:
 class PendingCalls:
     """The calls in flight of one session. Used on the guest's thread; `interrupt` may be called from any thread."""
 
-    def __init__(self, memory: Reservable | None = None, pause: Pause = nullcontext) -> None:
-        """Arguments and answers are reserved in `memory`. `pause` is entered while calls outside are waited for."""
+    def __init__(self, memory: Reservable | None = None, pause: Pause = no_pause) -> None:
+        """Arguments and answers are reserved in `memory`. `pause` is entered while calls are waited for."""
         self._memory = memory or Unlimited()
         self._pause = pause
         self._calls: dict[int, _PendingCall] = {}
@@ -265,7 +275,7 @@ class PendingCalls:
         # The pause is entered without the lock: the deadline's thread holds its own while it interrupts.
         while self._must_wait(ends):
             is_outside = self._missing_outside > 0
-            with self._pause() if is_outside else nullcontext(), self._changed:
+            with self._pause(outside=is_outside), self._changed:
                 while self._must_wait(ends) and (self._missing_outside > 0) == is_outside:
                     self._changed.wait(None if ends is None else ends - time.monotonic())
         with self._changed:

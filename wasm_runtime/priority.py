@@ -1,4 +1,4 @@
-"""The priority of threads that compute."""
+"""The processors, and the priority of threads that compute."""
 
 import os
 import sys
@@ -15,3 +15,8 @@ def compute_behind_others() -> None:
         niceness = min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + NICENESS, 19)
         with suppress(PermissionError):  # somebody has raised the priority of the main thread alone
             os.setpriority(os.PRIO_PROCESS, 0, niceness)
+
+
+def processor_count() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

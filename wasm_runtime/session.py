@@ -339,7 +339,8 @@ class Session:
             if self._is_closing:
                 raise SessionClosed(f"{self!r} was closed: make a new session with Runtime.session()")
             self._state = "RUNNING"
-            yield
+            with self._deadline.computing():
+                yield
         finally:
             if self._state == "RUNNING":
                 self._state = "READY"

@@ -18,7 +18,8 @@ from wasm_runtime.machine.mapped_pages import BufferPool, MappedPages
 from wasm_runtime.machine.memory import GuestMemory
 from wasm_runtime.machine.pages import CopiedPages, Pages
 from wasm_runtime.machine.template_memory import TemplateMemory
-from wasm_runtime.priority import compute_behind_others
+from wasm_runtime.places import Places
+from wasm_runtime.priority import compute_behind_others, processor_count
 from wasm_runtime.vfs.shared_files import SharedFiles
 from wasm_runtime.vfs.site_files import site_files
 from wasm_runtime.vfs.time_zones import zone_files
@@ -69,7 +70,7 @@ class Shared:
         self._fresh_memory: bytes | None = None
         self._lock = threading.Lock()
         self._threads: dict[tuple[str | None, str], ThreadPoolExecutor] = {}
-        self._places: weakref.WeakValueDictionary[str | None, threading.Semaphore] = weakref.WeakValueDictionary()
+        self._places: weakref.WeakValueDictionary[str | None, Places] = weakref.WeakValueDictionary()
         self._sessions: weakref.WeakSet[OpenSession] = weakref.WeakSet()
 
     def pages(self, memory: GuestMemory, template: TemplateMemory | None = None) -> Pages:
@@ -96,12 +97,12 @@ class Shared:
         finally:
             scratch.close()
 
-    def places(self, owner: str | None) -> threading.Semaphore:
+    def places(self, owner: str | None) -> Places:
         """Return the places of an owner's cells that compute; they last as long as one of his sessions."""
         with self._lock:
             places = self._places.get(owner)
             if places is None:
-                places = self._places[owner] = threading.Semaphore(_COMPUTING)
+                places = self._places[owner] = Places(self.deadlines, processor_count() + 1, _COMPUTING)
             return places
 
     def call_threads(self, owner: str | None) -> Executor:

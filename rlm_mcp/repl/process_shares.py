@@ -13,7 +13,7 @@ def memory_share(processes: int) -> int | None:
 
 def processor_count() -> int:
     """How many sessions of this process can compute at the same time."""
-    from wasm_runtime.distributed import processor_count
+    from wasm_runtime.priority import processor_count
 
     return processor_count()
 

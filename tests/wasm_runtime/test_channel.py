@@ -270,8 +270,8 @@ class Clock:
         self._happens = happens
 
     @contextmanager
-    def __call__(self) -> Iterator[None]:
-        self.stops += 1
+    def __call__(self, *, outside: bool = True) -> Iterator[None]:
+        self.stops += outside
         self._happens()
         yield
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from wasm_runtime.deadlines import GRACE_SECONDS, Deadline, DeadlineThread
+from wasm_runtime.deadlines import GRACE_SECONDS, Deadline, DeadlineThread, Ticking
+from wasm_runtime.places import Places, Turn
 
 
 class Cell:
@@ -35,7 +36,7 @@ def deadlines() -> Iterator[DeadlineThread]:
     deadlines.close()
 
 
-def deadline_without_thread(cell: Cell, places: threading.Semaphore | None = None) -> Deadline:
+def deadline_without_thread(cell: Cell, places: Places | None = None) -> Deadline:
     """Return a deadline whose thread has ended: only the test calls `tick`."""
     deadlines = DeadlineThread()
     deadlines.close()
@@ -152,7 +153,7 @@ def test_a_thousand_cells_after_each_other_leave_one_scheduled_entry() -> None:
     class Counting(DeadlineThread):
         added = 0
 
-        def schedule(self, when: float, deadline: Deadline) -> None:
+        def schedule(self, when: float, ticked: Ticking) -> None:
             self.added += 1
 
     deadlines = Counting()
@@ -184,31 +185,90 @@ def test_the_thread_keeps_no_deadline_until_a_time_that_was_not_needed(deadlines
 
 
 def test_a_cell_has_a_place_while_it_computes_and_not_while_it_waits() -> None:
-    places = threading.Semaphore(1)
+    places = one_place()
     deadline = deadline_without_thread(Cell(), places)
     free = []
-    with deadline.running(100):
+    with deadline.computing():
         free.append(is_free(places))
-        with deadline.paused():
+        with deadline.running(100):
             free.append(is_free(places))
+            for outside in (True, False):
+                with deadline.paused(outside=outside):
+                    free.append(is_free(places))
+                free.append(is_free(places))
         free.append(is_free(places))
-    assert [*free, is_free(places)] == [False, True, False, True]
+    assert [*free, is_free(places)] == [False, False, True, False, True, False, False, True]
 
 
 def test_an_interrupted_cell_goes_on_without_a_place() -> None:
-    places = threading.Semaphore(1)
+    places, other = one_place(), Turn()
     deadline = deadline_without_thread(Cell(), places)
-    with deadline.running(100):
+    with deadline.computing(), deadline.running(100):
         with deadline.paused():
-            places.acquire()
+            places.enter(other)
             deadline.expire()
         assert deadline.expired == "interrupt"
     assert not is_free(places)
 
 
-def is_free(places: threading.Semaphore) -> bool:
+@pytest.mark.parametrize("outside", [True, False])
+def test_an_interrupt_ends_the_wait_for_a_place(*, outside: bool) -> None:
+    places, other = one_place(), Turn()
+    deadline = deadline_without_thread(Cell(), places)
+    with deadline.computing(), deadline.running(100):
+        waiting = deadline.paused(outside=outside)
+        waiting.__enter__()
+        places.enter(other)
+        interrupting = threading.Timer(0.05, deadline.expire)
+        interrupting.start()
+        waiting.__exit__(None, None, None)
+        assert deadline.expired == "interrupt"
+        interrupting.join()
+
+
+def test_a_cell_that_is_interrupted_before_it_has_a_place_is_interrupted_at_its_start() -> None:
+    places, other, cell = one_place(), Turn(), Cell()
+    places.enter(other)
+    deadline = deadline_without_thread(cell, places)
+    interrupting = threading.Timer(0.05, deadline.expire)
+    interrupting.start()
+    with deadline.computing():
+        interrupting.join()
+        with deadline.running(100):
+            assert deadline.expired == "interrupt"
+            assert cell.stops == ["interrupt"]
+        with deadline.running(100):
+            assert deadline.expired is None
+
+
+def test_an_interrupt_between_two_parts_of_a_cell_is_one_of_the_next() -> None:
+    cell = Cell()
+    deadline = deadline_without_thread(cell)
+    with deadline.computing():
+        deadline.expire()
+        with deadline.running(100):
+            assert deadline.expired == "interrupt"
+    deadline.expire()
+    with deadline.computing(), deadline.running(100):
+        assert deadline.expired is None
+
+
+class NoTimer:
+    """Calls nothing."""
+
+    def schedule(self, when: float, ticked: Places) -> None:
+        """Do nothing."""
+
+
+def one_place() -> Places:
+    return Places(NoTimer(), few=1, most=1)
+
+
+def is_free(places: Places) -> bool:
     """Return whether there is a place."""
-    if not places.acquire(blocking=False):
-        return False
-    places.release()
-    return True
+    turn = Turn()
+    places.enter(turn)
+    free = turn.gate.acquire(blocking=False)
+    places.give_up(turn)
+    places.leave(turn)
+    return free

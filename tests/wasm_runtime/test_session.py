@@ -6,7 +6,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from wasm_runtime import (
     Template,
 )
 from wasm_runtime.machine.mapped_pages import page_map_available
+from wasm_runtime.priority import processor_count
 
 LIMITS = Limits(memory_bytes=128 << 20, cell_seconds=5)
 ways = [pytest.param(True, marks=pytest.mark.skipif(not page_map_available(), reason="no page map here")), False]
@@ -294,6 +296,41 @@ def test_waiting_for_the_host_does_not_count(runtime: Runtime) -> None:
         timer.start()
         assert session.exec("ask()", seconds=0.2).value == "7"
         timer.join()
+
+
+def test_cells_that_sleep_let_others_compute(runtime: Runtime) -> None:
+    """Each sleeps until all have begun, which are more than compute at once."""
+    many = 80
+    begun: set[int] = set()
+
+    def all_begun(number: int) -> bool:
+        begun.add(number)
+        return len(begun) == many
+
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(runtime.session(calls={"all_begun": all_begun})) for _ in range(many)]
+        threads = stack.enter_context(ThreadPoolExecutor(many))
+        cells = [
+            threads.submit(session.exec, f"import time\nwhile not all_begun({number}): time.sleep(0.05)")
+            for number, session in enumerate(sessions)
+        ]
+        assert [cell.result().error for cell in cells] == [None] * many
+
+
+def test_cells_that_compute_for_ever_let_others_begin(runtime: Runtime) -> None:
+    """They are more than the cells that begin at once."""
+    many = processor_count() + 3
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(runtime.session(limits=LIMITS)) for _ in range(many)]
+        other = stack.enter_context(runtime.session(limits=LIMITS))
+        threads = stack.enter_context(ThreadPoolExecutor(many))
+        cells = [threads.submit(session.exec, "while True: pass", seconds=1000) for session in sessions]
+        assert other.exec("1 + 1").value == "2"
+        while not all(cell.done() for cell in cells):
+            for session in sessions:
+                session.interrupt()
+            wait(cells, timeout=0.1)
+        assert {cell.result().stopped_by for cell in cells} == {"interrupt"}
 
 
 # modules and calls into the guest
