@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from wasm_runtime.places import Places, Turn
+from wasm_runtime.places import PlaceClaim, Places
 
 # How long a cell may take to end after KeyboardInterrupt: enough for `finally` blocks, short for a user.
 GRACE_SECONDS = 0.25
@@ -52,7 +52,7 @@ class Deadline:
     def __init__(self, thread: "DeadlineThread", cell: Stoppable, places: Places | None = None) -> None:
         self._thread = thread
         self._places = places
-        self._turn = Turn()
+        self._claim = PlaceClaim()
         self._is_asked = self._is_entered = False
         self._cell = weakref.ref(cell)  # the cell holds its deadline; a reference cycle would need the collector
         self._left = 0.0
@@ -130,7 +130,7 @@ class Deadline:
         """
         with self._lock:
             if self._places is not None:
-                self._places.give_up(self._turn)
+                self._places.give_up(self._claim)
             if not self._active:
                 self._is_asked = self._is_entered
                 return
@@ -170,13 +170,13 @@ class Deadline:
         with self._lock:
             if self._is_asked or self.expired is not None:
                 return
-            self._places.enter(self._turn)
-        with self._turn.gate:
+            self._places.enter(self._claim)
+        with self._claim.gate:
             pass
 
     def _give_back_place(self) -> None:
         if self._places is not None:
-            self._places.leave(self._turn)
+            self._places.leave(self._claim)
 
     def _start_clock(self) -> None:
         with self._lock:

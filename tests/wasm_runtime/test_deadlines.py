@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from wasm_runtime.deadlines import GRACE_SECONDS, Deadline, DeadlineThread, Ticking
-from wasm_runtime.places import Places, Turn
+from wasm_runtime.places import PlaceClaim, Places
 
 
 class Cell:
@@ -201,7 +201,7 @@ def test_a_cell_has_a_place_while_it_computes_and_not_while_it_waits() -> None:
 
 
 def test_an_interrupted_cell_goes_on_without_a_place() -> None:
-    places, other = one_place(), Turn()
+    places, other = one_place(), PlaceClaim()
     deadline = deadline_without_thread(Cell(), places)
     with deadline.computing(), deadline.running(100):
         with deadline.paused():
@@ -213,7 +213,7 @@ def test_an_interrupted_cell_goes_on_without_a_place() -> None:
 
 @pytest.mark.parametrize("outside", [True, False])
 def test_an_interrupt_ends_the_wait_for_a_place(*, outside: bool) -> None:
-    places, other = one_place(), Turn()
+    places, other = one_place(), PlaceClaim()
     deadline = deadline_without_thread(Cell(), places)
     with deadline.computing(), deadline.running(100):
         waiting = deadline.paused(outside=outside)
@@ -227,7 +227,7 @@ def test_an_interrupt_ends_the_wait_for_a_place(*, outside: bool) -> None:
 
 
 def test_a_cell_that_is_interrupted_before_it_has_a_place_is_interrupted_at_its_start() -> None:
-    places, other, cell = one_place(), Turn(), Cell()
+    places, other, cell = one_place(), PlaceClaim(), Cell()
     places.enter(other)
     deadline = deadline_without_thread(cell, places)
     interrupting = threading.Timer(0.05, deadline.expire)
@@ -266,9 +266,9 @@ def one_place() -> Places:
 
 def is_free(places: Places) -> bool:
     """Return whether there is a place."""
-    turn = Turn()
-    places.enter(turn)
-    free = turn.gate.acquire(blocking=False)
-    places.give_up(turn)
-    places.leave(turn)
+    claim = PlaceClaim()
+    places.enter(claim)
+    free = claim.gate.acquire(blocking=False)
+    places.give_up(claim)
+    places.leave(claim)
     return free

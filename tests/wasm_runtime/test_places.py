@@ -3,7 +3,7 @@
 import math
 import threading
 
-from wasm_runtime.places import SHORT_SECONDS, Places, Turn
+from wasm_runtime.places import SHORT_SECONDS, PlaceClaim, Places
 
 
 class Scheduled:
@@ -17,28 +17,28 @@ class Scheduled:
         self.times.append(when)
 
 
-def computes(turn: Turn) -> bool:
-    """Return whether a turn that has entered waits no longer."""
-    return not turn.gate.locked()
+def computes(claim: PlaceClaim) -> bool:
+    """Return whether the cell of a claim waits no longer."""
+    return not claim.gate.locked()
 
 
-def entered(places: Places, count: int) -> list[Turn]:
-    """Return so many turns that have entered."""
-    turns = [Turn() for _ in range(count)]
-    for turn in turns:
-        places.enter(turn)
-    return turns
+def entered(places: Places, count: int) -> list[PlaceClaim]:
+    """Return so many claims."""
+    claims = [PlaceClaim() for _ in range(count)]
+    for claim in claims:
+        places.enter(claim)
+    return claims
 
 
 def test_few_cells_begin_and_hand_their_places_over_in_the_order_of_coming() -> None:
     places = Places(Scheduled(), few=2, most=10)
     first, second, third, fourth = entered(places, 4)
-    assert [computes(turn) for turn in (first, second, third, fourth)] == [True, True, False, False]
+    assert [computes(claim) for claim in (first, second, third, fourth)] == [True, True, False, False]
     places.leave(second)
-    assert [computes(turn) for turn in (third, fourth)] == [True, False]
+    assert [computes(claim) for claim in (third, fourth)] == [True, False]
     places.leave(first)
     places.enter(second)
-    assert [computes(turn) for turn in (fourth, second)] == [True, False]
+    assert [computes(claim) for claim in (fourth, second)] == [True, False]
 
 
 def test_a_cell_that_waits_no_longer_is_passed_over() -> None:
@@ -56,15 +56,15 @@ def test_a_cell_that_waits_no_longer_is_passed_over() -> None:
 
 def test_cells_that_compute_for_long_make_room_up_to_a_number() -> None:
     places = Places(Scheduled(), few=2, most=5)
-    turns = entered(places, 10)
+    claims = entered(places, 10)
     counts = []
     for _ in range(4):
         places.tick(math.inf)
-        counts.append(sum(map(computes, turns)))
+        counts.append(sum(map(computes, claims)))
     assert counts == [4, 5, 5, 5]
-    places.leave(turns[0])
+    places.leave(claims[0])
     places.tick(math.inf)
-    assert sum(map(computes, turns[1:])) == 5
+    assert sum(map(computes, claims[1:])) == 5
 
 
 def test_a_cell_that_has_just_begun_keeps_its_place() -> None:
@@ -98,17 +98,17 @@ def test_threads_take_turns() -> None:
 
     def cell() -> None:
         nonlocal computing, most
-        turn = Turn()
+        claim = PlaceClaim()
         for _ in range(20):
-            places.enter(turn)
-            with turn.gate:
+            places.enter(claim)
+            with claim.gate:
                 pass
             with lock:
                 computing += 1
                 most = max(most, computing)
             with lock:
                 computing -= 1
-            places.leave(turn)
+            places.leave(claim)
 
     threads = [threading.Thread(target=cell) for _ in range(20)]
     for thread in threads:
