@@ -4,8 +4,8 @@ Theory of operation. A thread that computes in WebAssembly does not need Python'
 does, and so do saving the guest before a cell and reading its report after it. Of a hundred threads that want the lock,
 each wakes up in vain many times for each time that it gets it: a cell of 2 ms then takes 7 ms of processor time. So a
 cell begins in one of few places, one more than there are processors, and those that wait for one sleep until it is
-handed to them, in the order in which they came. A cell that computes for long would keep them waiting: after a moment it
-makes room for the next and computes beside it, as long as no more than `most` compute.
+handed to them, in the order in which they came. A cell that computes for long would keep them waiting: after a moment
+it makes room for the next and computes beside it, as long as no more than `most` compute.
 """
 
 import threading
