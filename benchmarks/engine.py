@@ -94,6 +94,15 @@ async def ended(workspace: Workspace, query: str, max_seconds: float | None = No
     return await workspace.runs.state(run_id)
 
 
+async def resumed(workspace: Workspace, run_id: str) -> None:
+    """Continues a run whose time was over, until it has its answer."""
+    while (state := await workspace.runs.state(run_id)).stopped_by == "seconds":
+        await workspace.runs.resume(run_id)
+        async for _ in workspace.runs.follow(run_id):
+            pass
+    assert state.stopped_by == "final", f"{state.stopped_by}: {state.message}"
+
+
 async def seconds_of_first_block(workspace: Workspace, run_id: str) -> float:
     events = await anyio.to_thread.run_sync(lambda: list(workspace.runs.records.get(run_id).events()))
     return next(event.seconds for event in events if isinstance(event, Cell))
@@ -337,18 +346,24 @@ async def losses(options: Options) -> None:
     """Calls that are paid more often than the work needs them, when something goes wrong in the middle."""
     names = {
         "exception": f"calls paid twice, of {NEEDED}: a block raises after its sub-calls",
-        "time-out": f"calls paid twice, of {NEEDED}: the limit of time ends the run in the middle",
+        "time-out": f"calls paid twice, of {NEEDED}: the limit of time ends the run, which is resumed",
+        "again": f"calls paid twice, of {NEEDED}: the limit of time ends the run, and the question is asked again",
         "kill": f"calls paid twice, of {NEEDED}: the process is killed in the middle",
     }
     async with serving(latency=0.1, sub_latency=0.01) as url:
         async with engine(url) as workspace:
             await solve(workspace, "number 1: work and raise")
         report(names["exception"], counts_at(url)["replies"] - NEEDED - 1, "", 0)
-    async with serving(sub_latency=0.01) as url:
-        async with engine(url, sub_call_cache=True) as workspace:  # as shipped: it is not resumed but asked again
-            assert (await ended(workspace, "number 1: work and hang", LIMIT_SECONDS)).stopped_by == "seconds"
-            await solve(workspace, "number 1: work")
-        report(names["time-out"], counts_at(url)["replies"] - NEEDED, "", 0)
+    for name in ("time-out", "again"):
+        async with serving(sub_latency=0.01) as url:
+            async with engine(url, sub_call_cache=True) as workspace:  # as shipped
+                state = await ended(workspace, "number 1: work and hang", LIMIT_SECONDS)
+                assert state.stopped_by == "seconds"
+                if name == "time-out":
+                    await resumed(workspace, state.run_id)
+                else:
+                    await solve(workspace, "number 1: work and hang")
+            report(names[name], counts_at(url)["replies"] - NEEDED, "", 0 if name == "time-out" else None)
     with tempfile.TemporaryDirectory() as directory:
         killed = await kill.killed_and_resumed(Path(directory), kill.EVENTS // 2, 0.0)
     assert killed is not None
@@ -360,8 +375,8 @@ async def losses(options: Options) -> None:
         if rival.model == "rlms":  # dspy.RLM has no limit of time
             async with serving(sub_latency=0.01) as url:
                 assert rival.ask(url, "number 1: work and hang", seconds=LIMIT_SECONDS)["ended"] == "seconds"
-                rival.answered(url, "number 1: work")
-                report(names["time-out"], counts_at(url)["replies"] - NEEDED, "", contender=rival.title)
+                rival.answered(url, "number 1: work and hang")
+                report(names["again"], counts_at(url)["replies"] - NEEDED, "", contender=rival.title)
         async with serving(latency=0.1, sub_latency=0.01) as url:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(partial(anyio.to_thread.run_sync, partial(rival.ask, url, "number 1: work")))

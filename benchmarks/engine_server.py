@@ -33,7 +33,7 @@ BROKEN = 3
 """The turn in which it raises, is out of time, or is killed."""
 NEEDED = TURNS * (BATCH + 1) + 1
 LIMIT_SECONDS, HANG_SECONDS = 3.0, 6.0
-"""The limit of a run whose model hangs after the turn in which it breaks, and for how long."""
+"""The limit of a run whose model hangs once, after the turn in which it breaks, and for how long."""
 
 
 def program(question: str) -> tuple[list[str], str]:
@@ -85,6 +85,7 @@ def fault_for(request: Request) -> Fault | None:
 
 def serve(latency: float, sub_latency: float, *, faults: bool) -> None:
     """Runs the server until killed; prints its base URL."""
+    hung: list[Request] = []
 
     def slowly(request: Request) -> Fault | None:
         fault = fault_for(request) if faults else None
@@ -93,8 +94,10 @@ def serve(latency: float, sub_latency: float, *, faults: bool) -> None:
         dialect = DIALECTS[request.body["model"]]
         if not dialect.is_root(request):
             return Fault(latency=sub_latency)
-        hangs = "and hang" in request.text and dialect.turn(request) == BROKEN + 1
-        return Fault(latency=HANG_SECONDS if hangs else latency)
+        if not hung and "and hang" in request.text and dialect.turn(request) == BROKEN + 1:
+            hung.append(request)
+            return Fault(latency=HANG_SECONDS)
+        return Fault(latency=latency)
 
     async def main() -> None:
         async with OpenAIServer(behave, faults=slowly, models=[*DIALECTS], keep_requests=False) as server:

@@ -11,6 +11,7 @@ from rlm_mcp.records.events import (
     RootReply,
     Routed,
     RunEnded,
+    RunResumed,
     SubFailed,
     SubReply,
     event_from_json,
@@ -62,8 +63,11 @@ class Tape:
         self._roots: dict[tuple[str, int], RootReply] = {}
         self._subs: dict[str, SubReply | SubFailed] = {}
         self._cells: dict[tuple[str, int, int], Cell] = {}
+        self._is_time_over = False
         for event in events:
             self._load(event)
+        if not strict:
+            self._begin_time_anew()
 
     def _load(self, event: Event) -> None:
         match event:
@@ -79,6 +83,18 @@ class Tape:
                 self._cells[event.path, event.turn, event.block] = event
             case RunEnded(path=""):
                 self.spent = event.usage
+                self._is_time_over = event.stopped_by == "seconds"
+            case RunResumed():
+                self._begin_time_anew()
+
+    def _begin_time_anew(self) -> None:
+        """Opens the turn again whose question was the last one only because the time was nearly used up."""
+        if not self._is_time_over:
+            return
+        self._is_time_over = False
+        pressed = {turn for (path, turn), reply in self._roots.items() if not path and "seconds" in reply.last[:1]}
+        self._roots = {key: reply for key, reply in self._roots.items() if key[0] or key[1] not in pressed}
+        self._cells = {key: cell for key, cell in self._cells.items() if key[0] or key[1] not in pressed}
 
     def route(self, path: str) -> Routed | None:
         """The route of this run or child run, if it had begun."""

@@ -29,6 +29,7 @@ from rlm_mcp.packages.library import PackageImage
 from rlm_mcp.records.events import Event, RootReply, RunStarted
 from rlm_mcp.records.protocols import Record
 from rlm_mcp.records.tape import Tape, TapedRequest
+from rlm_mcp.records.time_over import seconds_before
 from rlm_mcp.records.types import Outcome
 from rlm_mcp.records.unanswered import with_unanswered
 from rlm_mcp.repl.guest_functions import GuestFunction, recorded_functions
@@ -261,8 +262,14 @@ class Launcher:
         )
 
     async def resumed(self, events: Sequence[Event], spent: Spent) -> Launch:
-        """The rest of the run that these events began, with its models. Nothing that was paid for is paid again."""
+        """The rest of the run that these events began, with its models. Nothing that was paid for is paid again.
+
+        If its time was over, the time begins anew.
+        """
         started = _started(events)
+        limits = RunLimits(**started.limits)
+        if limits.max_seconds is not None:
+            limits = replace(limits, max_seconds=limits.max_seconds + seconds_before(events, spent.seconds))
         sampling_queue = self._open_queue()
         models = await self._models(started.models["root"]["name"], started.models["sub"]["name"], sampling_queue)
         return self._launch(
@@ -270,7 +277,7 @@ class Launcher:
             functions=recorded_functions(started.functions, await self._tool_functions()),
             spec=await run_in_thread(self._spec, started),
             models=models,
-            limits=RunLimits(**started.limits),
+            limits=limits,
             tape=Tape(events),
             already=with_unanswered(replace(spent, calls_in_vain=_in_vain_before_last_block(events)), events),
             sampling_queue=sampling_queue,

@@ -260,3 +260,25 @@ async def test_a_model_that_fails_while_the_repl_is_saved_ends_the_run_in_its_ow
     outcome = await solve(world.spec(), deps, Ledger())
 
     assert outcome.message.startswith("the key was refused")
+
+
+async def test_a_turn_that_was_the_last_one_for_want_of_time_is_asked_again_once_there_is_time(world: World) -> None:
+    limits, record = RunLimits(max_seconds=1000), MemoryRecord()
+    world.record = record
+    nearly_over = Ledger(limits, already=Spent(seconds=900))
+    outcome = await solve(
+        world.spec(), world.deps(ScriptedModel([LOOK]), ScriptedOpener(GOOD[:1]), record), nearly_over
+    )
+    assert (outcome.stopped_by, outcome.answer, outcome.iterations) == ("seconds", "100000", 1)
+    assert world.events("root_reply")[0]["last"] == ["seconds", "the time is nearly used up"]
+
+    record.append(RunResumed())
+    root = ScriptedModel([LOOK, COUNT, ANSWER])
+    deps = world.deps(root, ScriptedOpener(GOOD), record, tape=Tape(record.events))
+    outcome = await solve(world.spec(), deps, Ledger(limits))
+    assert (outcome.stopped_by, outcome.answer, outcome.iterations, len(root.calls)) == ("final", "429", 3, 3)
+
+    tape = Tape(record.events, strict=True)
+    deps = world.deps(ScriptedModel([]), ScriptedOpener(GOOD), MemoryRecord(), tape=tape)
+    outcome = await solve(world.spec(), deps, Ledger())
+    assert (outcome.answer, tape.difference) == ("429", None)

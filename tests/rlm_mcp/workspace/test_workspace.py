@@ -1,5 +1,6 @@
 """Several workspaces on one data directory, as of several processes."""
 
+import json
 import os
 import re
 import sqlite3
@@ -20,7 +21,7 @@ from mcp_types import CallToolResult
 from rlm_mcp.contexts.processes import PROCESSES
 from rlm_mcp.errors import ProviderFailed, RunNotWritten, RunRecordDamaged
 from rlm_mcp.models.base import Completion
-from rlm_mcp.records.events import name_of
+from rlm_mcp.records.events import RunEnded, name_of, to_json
 from rlm_mcp.records.run import Run
 from rlm_mcp.records.store import Runs
 from rlm_mcp.server.server import build_server
@@ -232,6 +233,28 @@ async def test_a_cancelled_run_is_resumed_when_asked_to(machine: Machine) -> Non
             async for _ in workspace.runs.follow(run_id):
                 pass
             assert (await workspace.runs.state(run_id)).answer == "9"
+
+
+async def test_a_run_whose_time_was_over_is_resumed_with_its_time_anew_and_no_turn_is_paid_again(
+    machine: Machine,
+) -> None:
+    with anyio.fail_after(60):
+        run_id = await cut_off(machine)
+        limit = machine.settings.limits_for(RunLimits()).max_seconds
+        assert limit is not None
+        usage = {"root_calls": 1, "prompt_tokens": 10, "seconds": limit}
+        over = RunEnded(status="failed", stopped_by="seconds", message="its time is over", usage=usage, answer_chars=0)
+        with Runs(machine.settings.data_dir).get(run_id).events_path.open("a") as record:
+            record.write(json.dumps(to_json(over)) + "\n")
+        machine.model.go.set()
+        async with machine.open() as workspace:
+            assert (await workspace.runs.state(run_id)).stopped_by == "seconds"
+            await workspace.runs.resume(run_id)
+            state = await ended(workspace, run_id)
+    assert (state.stopped_by, state.answer, state.iterations) == ("final", "9", 2)
+    assert machine.model.asked == 3  # the turn that the end interrupted was asked for again, the first one was not
+    assert state.usage.root_calls == 2
+    assert state.usage.seconds > limit
 
 
 async def test_a_run_that_has_spent_what_it_may_is_not_resumed_but_asked_for_with_a_higher_limit(
