@@ -56,6 +56,8 @@ TENANTS = 10
 STDIO_EVERY = 8
 LISTING, MEASURING = 4, 5
 SAMPLE_SECONDS = 5.0
+LEAST_SAMPLES = 3
+"""One for each third of the time whose medians are compared."""
 WARM_UP = 1 / 3
 """Share of the time, at least 20 s: until every tenant has connected, every cache is warm, and as many sessions of dead
 clients are closed (after 300 s) as begin."""
@@ -280,14 +282,21 @@ class Report:
         self.judge(what, shown, good=thirds[2] <= thirds[0] + slack)
 
 
-def report_server(report: Report, setup: Setup, samples: Sequence[Sample], minutes: float, kills: int) -> None:
-    began = samples[0].at
+def report_growth(report: Report, samples: Sequence[Sample], minutes: float) -> None:
+    """Judges the server's processes after the warm-up; of a shorter test, nothing."""
     warm = max(20.0, minutes * 60 * WARM_UP)
+    warmed = [s for s in samples if s.at - samples[0].at >= warm]
+    if len(warmed) < LEAST_SAMPLES:
+        report.say("growth", f"not judged: {len(warmed)} samples of the warm server, which it is after {warm:.0f} s")
+        return
     for name in [field.name for field in fields(Sample) if field.name != "at"]:
-        values = [getattr(s, name) for s in samples if s.at - began >= warm]
+        values = [getattr(s, name) for s in warmed]
         first = statistics.median(values[: len(values) // 3 or 1])
         slack = {"files": 8 + 0.1 * first, "threads": 8, "processes": 2}.get(name, 5 + 0.04 * first)
         report.flat(f"{name.replace('_mb', ', MB')}, medians of thirds", values, slack=slack)
+
+
+def report_server(report: Report, setup: Setup, kills: int) -> None:
     notes = [json.loads(line) for line in setup.journal.read_text().splitlines()]
     seen = Counter(note["what"] for note in notes)
     report.say("clients connected, steps done", f"{seen['connected']}, {seen['step']}")
@@ -448,7 +457,8 @@ def soak(
             time.sleep(3)
             after = sample(server.pid)
             report.say("workers killed", kills)
-            report_server(report, setup, samples, minutes, kills)
+            report_growth(report, samples, minutes)
+            report_server(report, setup, kills)
             report.say("the server before any client", before_and_after(before))
             report.say("the server after the last one", before_and_after(after))
             report.judge("stdio servers left 2 s after the client", never, good=never == 0)
