@@ -334,6 +334,18 @@ def test_this_engine_answers_through_http_although_requests_fail(family: str, tm
     assert result.usd > 0
 
 
+@pytest.mark.parametrize("family", ["counting", "join", "long list"])
+def test_this_engine_loses_nothing_to_what_its_reader_misreads(family: str, tmp_path: Path) -> None:
+    """Its score is that of the same reader shown every message once, whose errors are all that it lacks."""
+    case = case_of(family, tmp_path, size=200_000)
+    kind = FAMILIES[family].kind
+    asked = kind.asks.search(case.question)
+    assert asked is not None
+    reading = score(case.truth, kind.read(asked, case.text.read_text().split("\n"), 50))
+    assert 0 < reading < 1
+    assert measure("own", case, lane_of(server_of(errors=50)), seconds=600).score == reading
+
+
 def test_the_settings_of_the_user_who_measures_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "rlm-mcp").mkdir()
     (tmp_path / "rlm-mcp" / "config.toml").write_text('sub_base_url = "https://paid.example/v1"\n')
