@@ -17,13 +17,10 @@ DOCS = Path(__file__).parent
 TOOLS_HEAD = """\
 # Tools
 
-The seven tools are the same in both protocol eras.
-
 Every tool accepts the `context_id` or the `name` of a context. A result has the same facts as structured content and as
-compact text that begins with the answer. It is no longer than what the [client passes on](clients.md#results-and-waits)
-to its model, 8,000 characters by default; a shortened result says how to get the rest. An error is a sentence with a
-remedy. Arguments under another usual name (`question` for `query`) are understood, other unknown ones are refused with
-the valid names.
+text. It is no longer than what the [client passes on](clients.md#results-and-waits) to its model, 8,000 characters by
+default; a shortened result says how to get the rest. Arguments under another usual name (`question` for `query`) are
+understood, other unknown ones are refused with the valid names.
 """
 
 SETTINGS_HEAD = """\
@@ -78,9 +75,15 @@ def _tool(tool: Tool) -> str:
     for name, schema in tool.parameters["properties"].items():
         default = "required" if name in required else _default(schema)
         lines.append(f"| `{name}` | {_type(schema)} | {default} | {schema.get('description', '')} |")
-    fields = _fields(tool)
-    lines.append("\nResult: " + ", ".join(f"`{name}`" for name in fields) + ".")
+    lines.append(f"\nResult: {_result(tool)}.")
     return "\n".join(lines) + "\n"
+
+
+def _result(tool: Tool) -> str:
+    """The fields of its result, or the tool that has the same and is described before."""
+    fields = list(_fields(tool))
+    same = next(other.name for other in Tools(_no_workspace).all() if list(_fields(other)) == fields)
+    return ", ".join(f"`{name}`" for name in fields) if same == tool.name else f"that of [{same}](#{same})"
 
 
 def _fields(tool: Tool) -> Iterable[str]:
