@@ -9,7 +9,7 @@ from mcp_types import ToolAnnotations
 from pydantic import RootModel
 
 from rlm_mcp.server.tools import Tools
-from rlm_mcp.settings import SETTINGS, Settings, flag_of
+from rlm_mcp.settings import SETTINGS, Settings
 from rlm_mcp.workspace.workspace import Workspace
 
 DOCS = Path(__file__).parent
@@ -30,8 +30,9 @@ Flags override environment variables, which override `~/.config/rlm-mcp/config.t
 `$XDG_CONFIG_HOME`). `rlm-mcp config` shows the values in force and their origin. An invalid name or value is refused
 with the nearest valid one.
 
-Each setting has one name: `max_usd` in the file is `--max-usd` as a flag and `RLM_MCP_MAX_USD` in the environment. A
-tool call may choose models and limits for its run, but it can only lower a limit that is set here.
+Each setting has one name: `max_usd` in the file is `--max-usd` as a flag and `RLM_MCP_MAX_USD` in the environment.
+Settings with a star have no flag. A tool call may choose models and limits for its run, but only lower a limit that is
+set here.
 
 ```toml
 model = "gpt-5"
@@ -43,8 +44,8 @@ roots = ["~/work", "/var/log"]
 my-model = [0.25, 2.0]
 ```
 
-| in the file | flag | default | |
-|---|---|---|---|
+| in the file | default | |
+|---|---|---|
 """
 
 
@@ -52,8 +53,8 @@ def settings_page() -> str:
     """docs/settings.md."""
     bare = Settings(data_dir=Path("~/.local/share/rlm-mcp"), cache_dir=Path("~/.cache/rlm-mcp"))
     rows = (
-        f"| `{name}` | {f'`{flag_of(name)}`' if setting.has_flag else ''} | {setting.default or bare.value_of(name)} |"
-        f" {setting.meaning} |\n"
+        f"| `{name}`{'' if setting.has_flag else '*'} "
+        f"| {setting.default or bare.value_of(name)} | {setting.meaning} |\n"
         for name, setting in SETTINGS.items()
     )
     return SETTINGS_HEAD + "".join(rows)
