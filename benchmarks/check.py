@@ -3,9 +3,9 @@
     python -m benchmarks --to NEW.json [TABLE …] [--rivals PYTHON …]
     python -m benchmarks.check NEW.json [--committed benchmarks/results.json]
 
-A figure is worse if its whole range lies beyond that of the committed run and its value is a quarter beyond. The exit
-status is 1 if there is one. Both runs must be of the same machine. What no machine changes much is checked by
-tests/benchmarks/test_ratios.py.
+A figure is worse if its whole range lies beyond that of the committed run and its value is a quarter beyond; of a
+score, or of a share that survived, a fiftieth. The exit status is 1 if there is one. Both runs must be of the same
+machine. What no machine changes much is checked by tests/benchmarks/test_ratios.py.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from benchmarks.__main__ import RESULTS
 from benchmarks.figures import cell
 
 TOLERATED = 1.25
+OF_SCORES = 1.02
+"""They do not depend on the speed of the machine."""
 
 
 def worse(committed: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -36,7 +38,8 @@ def worse(committed: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _is_worse(before: dict[str, Any], now: dict[str, Any]) -> bool:
     if now["better"] == "higher":
-        return bool(now["high"] < before["low"] and now["value"] * TOLERATED < before["value"])
+        tolerated = OF_SCORES if now["unit"] in {"%", ""} else TOLERATED
+        return bool(now["high"] < before["low"] and now["value"] * tolerated < before["value"])
     return bool(now["low"] > before["high"] and now["value"] > before["value"] * TOLERATED)
 
 

@@ -45,6 +45,7 @@ FAULTS = (
 )
 FAULT_RATE = 0.2
 CLIENTS, KILL_EVERY = 20, 10.0
+RUNS_OF_WORKERS = "runs while workers were killed or stopped"
 
 Rows = list[dict[str, Any]]
 
@@ -62,25 +63,24 @@ async def kills(options: argparse.Namespace) -> Rows:
     return [
         row("runs killed and resumed: right answer", {seed: killed.is_right for seed, killed in found.items()}),
         figure(
-            "  their recorded calls that were made again", "", [repeated], text=f"{repeated} of {recorded:,}"
+            "runs killed and resumed: recorded calls made again", "", [repeated], text=f"{repeated} of {recorded:,}"
         ),
-    ]  # fmt: skip
+    ]
 
 
 async def workers(options: argparse.Namespace) -> Rows:
     seen = await killed_workers(options.tries, options.seed)
     outcomes = [True] * seen.right + [False] * len(seen.wrong)
     return [
-        survived(f"runs while {seen.times} workers were killed or stopped: right answer", outcomes),
+        survived(f"{RUNS_OF_WORKERS}: right answer", outcomes),
         figure(
-            "  their recorded calls that were made again",
+            f"{RUNS_OF_WORKERS}: recorded calls made again",
             "",
             [seen.repeated],
             text=f"{seen.repeated} of {seen.calls_on_record:,}",
         ),
-        figure(
-            "  until another worker goes on with a run", "s", [*seen.takeovers["killed"], *seen.takeovers["stopped"]]
-        ),
+        figure("until another worker goes on with a run", "s", [*seen.takeovers["killed"], *seen.takeovers["stopped"]]),
+        figure("workers killed or stopped", "", [seen.times], better="higher"),
     ]
 
 
@@ -90,7 +90,7 @@ async def provider(options: argparse.Namespace) -> Rows:
         right[seed], exact[seed] = await run_under_faults(seed)
     return [
         row(f"runs while {FAULT_RATE:.0%} of the requests failed: right answer", right),
-        row("  their tokens as served", exact),
+        row(f"runs while {FAULT_RATE:.0%} of the requests failed: tokens as served", exact),
     ]
 
 
@@ -120,7 +120,8 @@ async def disk(options: argparse.Namespace) -> Rows:
     return [
         row("runs on a disk that fills up: one sentence says so", {seed: said for seed, (said, _) in found.items()}),
         row(
-            "  once there is space, resumed or asked again: right answer", {s: right for s, (_, right) in found.items()}
+            "the same runs, resumed or asked again once there is space: right answer",
+            {s: right for s, (_, right) in found.items()},
         ),
     ]
 
@@ -164,9 +165,9 @@ async def clients(options: argparse.Namespace) -> Rows:
         )  # fmt: skip
     names = {
         "steps": f"calls of {CLIENTS} clients while clients and workers die",
-        "accepted": "  their accepted runs: on record",
-        "ended": "  their runs: ended properly",
-        "resumed": "  their interrupted runs: resumed and finished",
+        "accepted": "accepted runs of these clients: on record",
+        "ended": "all runs of these clients: ended properly",
+        "resumed": "interrupted runs of these clients: resumed and finished",
     }
     return [
         survived(title, [number < good for number in range(tried)])

@@ -28,6 +28,7 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
+from benchmarks.figures import machine
 from benchmarks.quality.cases import Case, score, write_case
 from benchmarks.quality.contenders import CONTENDERS, RIVALS, Setup, lacks
 from benchmarks.quality.families import FAMILIES
@@ -149,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints the figures; 2 if an option is missing or the price is not accepted."""
     options = _parser().parse_args(argv)
+    begun = machine()
     wanted = options.contenders or (["own"] if options.lane == "hand" else list(CONTENDERS))
     missing = {name: module for name, module in RIVALS.items() if name in wanted and lacks(options.rivals, module)}
     contenders = [name for name in wanted if name not in missing]
@@ -160,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"quality: {error}", file=sys.stderr)
             return 2
         results = list(measure_all(options, lane, contenders))
-    notes += [lane.note, *_failures(results)]
+    notes = [begun, *notes, lane.note, *_failures(results)]
     figures = figures_of(results)
     if options.json:
         print(json.dumps({"figures": figures, "notes": notes}))
