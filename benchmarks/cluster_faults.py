@@ -27,6 +27,9 @@ DATABASE_AWAY_SECONDS = 3.0
 
 SECONDS_BETWEEN = (0.5, 3.0)
 
+SETTLING_SECONDS = 300.0
+"""A run that has not ended this long after the last fault does not end."""
+
 Fault = Literal["kill", "stop", "cut", "server", "database", "bucket"]
 
 
@@ -80,6 +83,15 @@ class Findings:
     """seconds from the last event of a dead worker to the first of its successor"""
     delays: list[float] = field(default_factory=list)
     """seconds until another server than a dead one could be asked"""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing happened that must not happen."""
+        return not (self.wrong or self.repeated or self.unrecorded or self.old_epochs or self.sent_later)
+
+    def __str__(self) -> str:
+        wrong = "".join(f"\n  WRONG: {one}" for one in self.wrong[:10])
+        return f"{self.runs} runs, {len(self.wrong)} wrong{wrong}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -227,8 +239,14 @@ async def run_under_faults(
     asking = [asyncio.create_task(ask_on()) for _ in range(clients)]
     breaker = Breaker(cluster, random.Random(seed))
     breaking = [asyncio.create_task(breaker.make_faults(until, faults, between)) for _ in range(at_once)]
+    late = list[str]()
     try:
-        await asyncio.gather(*breaking, *asking)
+        await asyncio.gather(*breaking)
+        async with asyncio.timeout(SETTLING_SECONDS):
+            await asyncio.gather(*asking)
+    except TimeoutError:
+        ended = sum(task.done() and not task.cancelled() for task in asking)
+        late.append(f"{clients - ended} runs have not ended {SETTLING_SECONDS:.0f} s later")
     finally:
         for task in (*breaking, *asking):
             task.cancel()
@@ -236,4 +254,5 @@ async def run_under_faults(
                 await task
     findings = await asyncio.to_thread(examine, cluster, runs, breaker.cuts)
     findings.delays, findings.made = patient.delays, breaker.made
+    findings.wrong += late
     return findings
