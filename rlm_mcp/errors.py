@@ -36,7 +36,24 @@ class RlmError(Exception):
 
 
 class StorageUnreachable(RlmError):
-    """The database or the bucket that several machines share cannot be reached, or refuses what it is asked."""
+    """The database or the bucket that several machines share cannot be reached, or refuses what it is asked.
+
+    The text names no address, because tenants of a server read it; `reason` does, for the operator.
+    """
+
+    def __init__(self, text: str, *, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason or text
+
+
+def operator_text(error: BaseException) -> str:
+    """The text of an error for the operator, with the reason for which the storage that caused it cannot be used."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, StorageUnreachable):
+        cause = cause.__cause__
+    if cause is None:
+        return str(error)
+    return cause.reason if cause is error else f"{error} ({cause.reason})"
 
 
 class SettingsError(RlmError):

@@ -12,6 +12,7 @@ Machines do not agree on the time. `now` is the time of the database, extrapolat
 machine, so that a clock that is wrong or is set anew changes nothing.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,6 +77,9 @@ _UNUSABLE = (
 )
 
 
+log = logging.getLogger(__name__)
+
+
 class DatabaseUnusable(StorageUnreachable):
     """The database of a cluster cannot be reached, or refuses what it is asked."""
 
@@ -104,6 +108,7 @@ class Database:
         )
         self._clock = threading.Lock()
         self._ahead: timedelta | None = None
+        self._is_away = False
 
     def __repr__(self) -> str:
         return f"<Database {self.address.shown}>"
@@ -162,7 +167,12 @@ class Database:
             with self._pool.connection() as connection, connection.cursor() as cursor:
                 yield cursor
         except _UNUSABLE as error:
-            raise self._unusable(error) from error
+            unusable = self._unusable(error)
+            if not self._is_away:  # told once, not at each trial
+                log.warning("%s", unusable.reason)
+            self._is_away = True
+            raise unusable from error
+        self._is_away = False
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection of its own in autocommit mode, to listen on. Raises DatabaseUnusable."""
@@ -184,8 +194,9 @@ class Database:
     def _unusable(self, error: psycopg.Error) -> DatabaseUnusable:
         reason = self.address.scrub(_reason(error))
         return DatabaseUnusable(
-            f"the database at {self.address.shown} cannot be used ({reason}): check that Postgres runs there, and the"
-            " address, user and password in RLM_MCP_STORE"
+            "the database of the server cannot be used now: try again later; its operator finds the reason in the log",
+            reason=f"the database at {self.address.shown} cannot be used ({reason}): check that Postgres runs there,"
+            " and the address, user and password in RLM_MCP_STORE",
         )
 
 

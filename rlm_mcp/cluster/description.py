@@ -11,7 +11,7 @@ from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.cluster.objects import Objects
 from rlm_mcp.cluster.schema import MIGRATIONS, find_cluster
-from rlm_mcp.errors import RlmError
+from rlm_mcp.errors import RlmError, operator_text
 from rlm_mcp.settings import Settings
 
 
@@ -35,7 +35,7 @@ def describe(settings: Settings) -> Iterator[Described]:
         tables = f"tables of version {len(MIGRATIONS)}" if cluster else "no tables, which the first server makes"
         yield Described(part="database", detail=f"{address.shown}: Postgres {version}, {tables}", is_usable=True)
     except RlmError as error:
-        yield Described(part="database", detail=str(error), is_usable=False)
+        yield Described(part="database", detail=operator_text(error), is_usable=False)
     try:
         objects = Objects(parse_bucket(settings.blobs or "", "RLM_MCP_BLOBS")).briefly()
         owner = objects.require_usable(cluster)
@@ -45,4 +45,4 @@ def describe(settings: Settings) -> Iterator[Described]:
         detail = f"{objects.address.shown}: has conditional writes, {whose}"
         yield Described(part="bucket", detail=detail, is_usable=True)
     except RlmError as error:
-        yield Described(part="bucket", detail=str(error), is_usable=False)
+        yield Described(part="bucket", detail=operator_text(error), is_usable=False)

@@ -10,6 +10,7 @@ are called on worker threads.
 """
 
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,9 @@ BRIEF_SILENCE_SECONDS = 15.0
 """How long such a request waits for bytes of its answer; uploading a large checkpoint takes some seconds."""
 
 _OWNER_KEY = "_cluster"
+
+
+log = logging.getLogger(__name__)
 
 
 class BucketUnusable(StorageUnreachable):
@@ -74,6 +78,7 @@ class Objects:
         """
         self.address = address
         self._patience, self._silence = patience, silence
+        self._is_away = False
         self._access: dict[str, Any] = dict(access or {})
         try:
             self._store = open_store(
@@ -206,10 +211,16 @@ class Objects:
                 raise self._unusable(error) from None
             raise ObjectMissing(f"{self.address.shown} has no object {key}: restore it from a backup") from error
         except (BaseError, ValueError) as error:
-            raise self._unusable(error) from error
+            unusable = self._unusable(error)
+            if not self._is_away:  # told once, not at each trial
+                log.warning("%s", unusable.reason)
+            self._is_away = True
+            raise unusable from error
+        self._is_away = False
 
     def _unusable(self, error: Exception) -> BucketUnusable:
         return BucketUnusable(
-            f"the bucket {self.address.shown} cannot be used ({reason_of(error)}): check that it exists, and the"
-            " variables AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "the bucket of the server cannot be used now: try again later; its operator finds the reason in the log",
+            reason=f"the bucket {self.address.shown} cannot be used ({reason_of(error)}): check that it exists, and the"
+            " variables AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rlm_mcp.cli.commands.registry import ANSWERED, FAILED, LIMIT_FLAGS, PARTIAL, USAGE
-from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError
+from rlm_mcp.errors import NoModelConfigured, RlmError, SettingsError, operator_text
 from rlm_mcp.redact import escape_controls
 from rlm_mcp.settings import flag_of
 
@@ -50,7 +50,7 @@ def name_commands(text: str) -> str:
 
 def print_error(error: RlmError) -> int:
     """Prints an error to stderr; returns its exit status."""
-    print(f"rlm-mcp: {escape_controls(name_commands(str(error)))}", file=sys.stderr)
+    print(f"rlm-mcp: {escape_controls(name_commands(operator_text(error)))}", file=sys.stderr)
     return USAGE if isinstance(error, SettingsError) and not isinstance(error, NoModelConfigured) else FAILED
 
 

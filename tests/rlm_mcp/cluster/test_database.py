@@ -1,5 +1,6 @@
 """The database of a cluster: what is tried again, what is refused in one sentence, and the tables."""
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.catalogue import RowCatalogue
 from rlm_mcp.cluster.database import Cursor, Database, DatabaseUnusable, execute
 from rlm_mcp.cluster.schema import MIGRATIONS, SchemaMismatch, migrate_schema, prepare_schema
+from rlm_mcp.errors import operator_text
 from rlm_mcp.redact import Secret
 from tests.peers.cluster import PASSWORD, PostgresServer, postgres_server
 
@@ -34,13 +36,30 @@ def test_a_database_that_cannot_be_opened_is_one_sentence_without_the_password(
     postgres: PostgresServer, change: Callable[[str], str], reason: str
 ) -> None:
     database = opened(change(postgres.url))
-    with pytest.raises(
-        DatabaseUnusable, match=r"cannot be used .*: check that Postgres runs there, and the"
-    ) as refused:
+    with pytest.raises(DatabaseUnusable, match=r"^the database of the server cannot be used now: try again") as refused:
         database.open()
-    assert reason in str(refused.value)
-    assert (PASSWORD in str(refused.value), "wrong-Word" in str(refused.value)) == (False, False)
-    assert "\n" not in str(refused.value)
+    told = refused.value.reason
+    assert re.search(r"cannot be used \(.*\): check that Postgres runs there, and the", told)
+    assert reason in told
+    assert (PASSWORD in told, "wrong-Word" in told, "\n" in told) == (False, False, False)
+
+
+def test_tenants_are_not_told_where_the_database_is_and_its_operator_is_told_once(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with postgres_server(postgres.programs) as server, opened(server.url) as database:
+        place = database.address.shown
+        for _ in range(2):
+            server.stop()
+            for _ in range(2):
+                with pytest.raises(DatabaseUnusable) as refused:
+                    database.rows("SELECT 1", patience=0)
+                assert "127.0.0.1" not in str(refused.value)
+                assert place in operator_text(refused.value)
+            server.start()
+            database.rows("SELECT 1")
+    told = [record.getMessage() for record in caplog.records if record.name == "rlm_mcp.cluster.database"]
+    assert [place in text for text in told] == [True, True]
 
 
 def test_work_outlives_a_restart_of_the_server(postgres: PostgresServer) -> None:
