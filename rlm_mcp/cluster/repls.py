@@ -15,7 +15,7 @@ For one that is busy, a process waits:
 So the successor of a process that lives has the variables of all cells, and that of a dead one knows how many cells are
 missing. States are kept like texts (blobs.py), by rows that name their objects:
 
-    begun     it is being uploaded
+    begun     it is being uploaded, or will be: its row is made when a cell is counted
     kept      at most one for each image of the sandbox
     dropped   another one has replaced it, newer ones needed the room, or the REPL was dropped; it is being deleted
 """
@@ -24,8 +24,10 @@ import asyncio
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 from rlm_mcp.cluster.database import Cursor, Database, DatabaseUnusable, execute
@@ -51,6 +53,9 @@ UNUSED_SECONDS = 30 * 24 * 3600.0
 
 UPLOAD_SECONDS = 3600.0
 """A state that is still not uploaded after this time belongs to a process that died."""
+
+READY_SECONDS = UPLOAD_SECONDS / 2
+"""A key is used within this time after its row was made: its object has to be there before the row is deleted."""
 
 GONE = "their saved state is not in the bucket any more"
 
@@ -86,7 +91,7 @@ _SAVED = f"UPDATE rlm_repls SET busy = begun <> %(cells)s WHERE {_IS_HELD} RETUR
 
 _BEGIN = f"""
 INSERT INTO rlm_repl_states (key, owner, context_id, image, cells, bytes, state)
-SELECT %(key)s, owner, context_id, %(image)s, %(cells)s, %(bytes)s, 'begun' FROM rlm_repls WHERE {_IS_HELD}
+SELECT %(key)s, owner, context_id, '', 0, 0, 'begun' FROM rlm_repls WHERE {_IS_HELD}
 ON CONFLICT (key) DO UPDATE SET state = 'begun'
 """  # noqa: S608 - consists of constants
 
@@ -95,7 +100,13 @@ UPDATE rlm_repl_states SET state = 'dropped'
 WHERE {_OF_REPL} AND image = %(image)s AND state = 'kept' AND key <> %(key)s
 """  # noqa: S608 - likewise
 
-_MAKE = "UPDATE rlm_repl_states SET state = %(state)s, changed_at = clock_timestamp() WHERE key = %(key)s"
+_KEEP = """
+UPDATE rlm_repl_states SET state = 'kept', image = %(image)s, cells = %(cells)s, bytes = %(bytes)s,
+    changed_at = clock_timestamp()
+WHERE key = %(key)s
+"""
+
+_DROP_KEY = "UPDATE rlm_repl_states SET state = 'dropped' WHERE key = %(key)s"
 
 _DROP = f"UPDATE rlm_repl_states SET state = 'dropped' WHERE {_OF_REPL} AND state = 'kept'"  # noqa: S608 - likewise
 
@@ -104,6 +115,8 @@ UPDATE rlm_repl_states SET state = 'dropped' WHERE key IN (SELECT key FROM (
     SELECT key, sum(bytes) OVER (ORDER BY changed_at DESC, key) AS total FROM rlm_repl_states
     WHERE owner = %(owner)s AND state = 'kept') AS newest WHERE total > %(most)s)
 """
+
+_NEWS: dict[str, ReplNews] = {"wanted": "wanted", "free": "free", "dropped": "dropped"}
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +179,8 @@ class RowReplStates:
         self.owner = owner
         self._node = node
         self._most_bytes = most_bytes
+        self._ready: dict[str, _ReadyKey] = {}
+        """for the next state of each context"""
 
     def __repr__(self) -> str:
         return f"<RowReplStates of {self.owner!r} in {self.database!r}>"
@@ -217,12 +232,28 @@ class RowReplStates:
 
     def count_cell(self, context_id: str, lease: str, begun: int) -> bool:
         """Notes the number of cells of the holder of the lease."""
-        values = self._of(context_id, lease) | {"begun": begun}
+        ready = self._take_ready(context_id, lease) or self._new_key(context_id, lease)
+        values = self._of(context_id, lease) | {"begun": begun, "key": ready.key}
+
+        def count(cursor: Cursor) -> bool:
+            is_counted = execute(cursor, _COUNT, values).fetchone() is not None
+            if is_counted:
+                execute(cursor, _BEGIN, values)  # here, as a transaction of its own would make saving take longer
+            return is_counted
+
         with _told():
-            is_counted = bool(self.database.rows(_COUNT, values, patience=BRIEFLY_SECONDS))
+            is_counted = self.database.run(count, patience=BRIEFLY_SECONDS)
+        if is_counted:
+            self._ready[context_id] = ready
         change = self._held.add if is_counted else self._held.discard
         change(self.owner, context_id, int(lease))
         return is_counted
+
+    def is_held(self, context_id: str, lease: str) -> bool:
+        """Whether nobody has taken or dropped the REPL."""
+        query = f"SELECT 1 FROM rlm_repls WHERE {_IS_HELD}"  # noqa: S608 - constants
+        with _told():
+            return bool(self.database.rows(query, self._of(context_id, lease), patience=BRIEFLY_SECONDS))
 
     def release(self, context_id: str, lease: str) -> None:
         """Lets others take the REPL."""
@@ -245,7 +276,7 @@ class RowReplStates:
             sender, news, named = (told or "  ").split(" ", 2)
             if sender != self._node and named == context_id:
                 with suppress(RuntimeError):  # the loop has ended
-                    loop.call_soon_threadsafe(hear, "wanted" if news == "wanted" else "free")
+                    loop.call_soon_threadsafe(hear, _NEWS.get(news, "free"))
 
         with self._notices.listening("repl", self.owner, tell):
             yield
@@ -266,19 +297,32 @@ class RowReplStates:
     # --- states
 
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
-        """Uploads the state, makes it that of the REPL, and deletes what it replaces."""
+        """Uploads the state and makes it that of the REPL."""
         check_size(data)
-        key = f"{owner_prefix(self.owner)}/repls/{context_id}/{lease}-{secrets.token_hex(6)}.state"
+        ready = self._take_ready(context_id, lease)
+        key = (ready or self._new_key(context_id, lease)).key
         values = self._of(context_id, lease)
         values |= {"key": key, "image": image, "cells": cells, "bytes": len(data), "most": self._most_bytes}
         with _told():
-            if not self.database.run(partial(self._begin, values), patience=BRIEFLY_SECONDS):
+            if ready is None and not self.database.run(partial(self._begin, values), patience=BRIEFLY_SECONDS):
                 return False
             self._objects.put(key, data)
-            is_kept = self.database.run(partial(self._keep, values), patience=BRIEFLY_SECONDS)
-        with suppress(StorageUnreachable):  # the next one deletes them
+            return self.database.run(partial(self._keep, values), patience=BRIEFLY_SECONDS)
+
+    def _take_ready(self, context_id: str, lease: str) -> "_ReadyKey | None":
+        """A key that has a row and was not used, which nobody else gets."""
+        ready = self._ready.pop(context_id, None)
+        is_usable = ready is not None and ready.lease == lease and time.monotonic() < ready.made_at + READY_SECONDS
+        return ready if is_usable else None
+
+    def _new_key(self, context_id: str, lease: str) -> "_ReadyKey":
+        key = f"{owner_prefix(self.owner)}/repls/{context_id}/{lease}-{secrets.token_hex(6)}.state"
+        return _ReadyKey(key=key, lease=lease, made_at=time.monotonic())
+
+    def delete_replaced(self) -> None:
+        """Deletes the objects of this owner that newer ones have replaced."""
+        with suppress(StorageUnreachable):
             delete_dropped(self.database, self._objects, owner=self.owner)
-        return is_kept
 
     def _begin(self, values: dict[str, object], cursor: Cursor) -> bool:
         """Notes an object that will be written, so that none is forgotten; False if another has taken the REPL."""
@@ -289,10 +333,10 @@ class RowReplStates:
         _lock(cursor, self.owner)
         found = execute(cursor, _SAVED, values).fetchone()
         if found is None:
-            execute(cursor, _MAKE, values | {"state": "dropped"})
+            execute(cursor, _DROP_KEY, values)
             return False
         execute(cursor, _REPLACE, values)
-        execute(cursor, _MAKE, values | {"state": "kept"})
+        execute(cursor, _KEEP, values)
         execute(cursor, _DROP_OLDEST, values)
         if found == (False, True):
             self._tell(cursor, "free", values)
@@ -306,7 +350,7 @@ class RowReplStates:
             _lock(cursor, self.owner)
             execute(cursor, f"DELETE FROM rlm_repls WHERE {_OF_REPL}", values)  # noqa: S608 - constants
             execute(cursor, _DROP, values)  # not what is being uploaded: its upload finds that it is not needed
-            self._tell(cursor, "free", values)
+            self._tell(cursor, "dropped", values)
 
         with _told():
             self.database.run(drop, patience=BRIEFLY_SECONDS)
@@ -316,6 +360,15 @@ class RowReplStates:
         query = "SELECT context_id FROM rlm_repls WHERE owner = %s"
         with _told():
             return {context_id for (context_id,) in self.database.rows(query, (self.owner,), patience=BRIEFLY_SECONDS)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ReadyKey:
+    """The key of a state to come."""
+
+    key: str
+    lease: str
+    made_at: float
 
 
 def delete_dropped(database: Database, objects: Objects, *, owner: str | None = None) -> int:
@@ -333,9 +386,14 @@ def delete_dropped(database: Database, objects: Objects, *, owner: str | None = 
     for key in keys:
         objects.delete(key)
     if keys:
-        query = "DELETE FROM rlm_repl_states WHERE key = ANY(%s) AND state = 'dropped'"
-        database.rows(query, (keys,), patience=0)
+        database.run(partial(_forget, keys), patience=0)
     return len(keys)
+
+
+def _forget(keys: Sequence[str], cursor: Cursor) -> None:
+    """Deletes rows without waiting for the disk: objects of rows that come back are deleted again."""
+    execute(cursor, "SET LOCAL synchronous_commit = off")
+    execute(cursor, "DELETE FROM rlm_repl_states WHERE key = ANY(%s) AND state = 'dropped'", (keys,))
 
 
 def sweep_states(

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -182,8 +183,7 @@ class InspectRepls:
                     return await opened.repl.run(code, seconds=seconds)
                 if await opened.kept.begin_cell():
                     return await self._run_kept(opened.repl, opened.kept, code, seconds)
-            if self._pool.get(self, context.context_id) is opened:  # not yet closed for another cell
-                await self._pool.close(self, context.context_id)
+            await self._close(context.context_id, opened)  # unless it was for another cell
 
     async def _run_kept(self, repl: Repl, kept: KeptRepl, code: str, seconds: float) -> CellResult:
         try:
@@ -258,10 +258,18 @@ class InspectRepls:
         opened = _PooledRepl(repl=await exit_stack.enter_async_context(opening), exit=exit_stack)
         if self._states is not None and self._tasks is not None:
             states, tasks = self._states, self._tasks
-            opened.kept = KeptRepl(opened.repl, opened.lock, context_id=context_id, states=states, tasks=tasks)
+            close = partial(self._close, context_id, opened)
+            opened.kept = KeptRepl(
+                opened.repl, opened.lock, context_id=context_id, states=states, tasks=tasks, close=close
+            )
             exit_stack.enter_context(states.listening(context_id, opened.kept.hear))
             exit_stack.push_async_callback(self._save_before_closing, context_id, opened.kept)
         return opened
+
+    async def _close(self, context_id: str, opened: _PooledRepl) -> None:
+        """Closes this REPL, if it is still open."""
+        if self._pool.get(self, context_id) is opened:
+            await self._pool.close(self, context_id)
 
     async def _save_before_closing(self, context_id: str, kept: KeptRepl) -> None:
         closed = self._closing[context_id] = anyio.Event()

@@ -4,10 +4,12 @@ A cell pays for the copy of what its session has written (a millisecond), not fo
 cells did while a state was being saved is saved together, and saving one REPL takes a quarter of a processor at most,
 however fast its cells follow each other.
 
-Where another process waits for the REPL, the state is saved once the running cell has ended, and no other cell begins.
+Where another process waits for the REPL, the state is saved once the running cell has ended, and no other cell begins
+before this process has taken the REPL again. Then the newer state is restored in the open session.
 """
 
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -38,14 +40,27 @@ _COPIES = anyio.CapacityLimiter(2)
 
 
 class KeptRepl:
-    """Saves the state of one open REPL under its lease. `lock` is held while a cell runs."""
+    """Saves the state of one open REPL under its lease. `lock` is held while a cell runs.
 
-    def __init__(self, repl: Repl, lock: anyio.Lock, *, context_id: str, states: ReplStates, tasks: TaskGroup) -> None:
+    Where another process forgets the REPL, `close` is called, which interrupts a cell that runs.
+    """
+
+    def __init__(
+        self,
+        repl: Repl,
+        lock: anyio.Lock,
+        *,
+        context_id: str,
+        states: ReplStates,
+        tasks: TaskGroup,
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
         self._repl = repl
         self._lock = lock
         self._context_id = context_id
         self._states = states
         self._tasks = tasks
+        self._close_repl = close
         self._lease: str | None = None
         self._to_release: str | None = None
         """the lease that others have to wait for until it is released"""
@@ -54,15 +69,17 @@ class KeptRepl:
         self._is_miscounted = False
         """cells are on record as begun that are not counted any more"""
         self._is_outdated = False
-        """another process has taken the REPL, or it was never restored: cells that wait for it run in another one"""
+        """its variables are not those that are kept, and could not be replaced: cells run in another one"""
         self._is_wanted = False
         self._is_leaving = False
-        """no cell begins any more: another process waits, and gets what `close` saves"""
+        """no cell begins before the REPL is taken again: another process waits, and gets what `close` saves"""
         self._has_run = False
         self._is_abandoned = False
         self._is_asked_for = False
         self._free = anyio.Event()
         """the REPL may be taken"""
+        self._doubt = anyio.Event()
+        """the REPL may have been forgotten"""
         self._work, self._hurry = anyio.Event(), anyio.Event()
         """there is something to do in the background; no pause is made before that"""
         self._is_unsaved = False
@@ -81,6 +98,7 @@ class KeptRepl:
         From now on states are saved in the background, until `abandon`.
         """
         self._tasks.start_soon(self._keep_saving)
+        self._tasks.start_soon(self._leave_when_dropped)
         try:
             await self._restore()
         except BaseException:  # cancellation too: what is there now is not the state that was kept
@@ -91,12 +109,31 @@ class KeptRepl:
         taken = await self._take()
         if taken is None:
             return
-        lost = taken.lost
+        lost = taken.lost if taken.data is None else await self._restored(taken.data)
+        self._note_what_became_of(taken, lost)
+
+    def _note_what_became_of(self, taken: TakenState, lost: str) -> None:
         self._missing = taken.begun - taken.cells
-        if taken.data is not None:
-            lost = await self._restored(taken.data)
         if note := what_became_of(taken, lost):
             self._notes.append(note)
+
+    async def _restore_in_place(self) -> bool:
+        """Takes the REPL from another process and replaces the variables; False where a new session is needed."""
+        self._lease, self._to_release, self._is_unsaved = None, None, False
+        self._is_wanted = self._is_leaving = self._is_asked_for = self._has_run = False
+        is_restored = False
+        try:
+            taken = await self._take()
+            if taken is not None and taken.data is not None and not await self._restored(taken.data):
+                self._note_what_became_of(taken, "")
+                is_restored = True
+        finally:
+            if not is_restored:  # or the cell was cancelled: nobody knows whose variables these are
+                self._is_outdated = True
+                self.abandon()
+                with anyio.CancelScope(shield=True):
+                    await self._release_taken()
+        return is_restored
 
     async def _take(self) -> TakenState | None:
         while not self._is_abandoned:
@@ -118,12 +155,26 @@ class KeptRepl:
 
     def hear(self, news: ReplNews) -> None:
         """Acts on what other processes tell about the REPL."""
-        if news == "free":
+        if news != "wanted":
             self._free.set()
+            if news == "dropped":
+                self._doubt.set()
         elif self._lease is not None:
             self._is_wanted = self._is_asked_for = True
             self._hurry.set()
             self._work.set()
+
+    async def _leave_when_dropped(self) -> None:
+        """Closes the REPL once another process has forgotten it; the news may be older than the lease."""
+        while not self._is_abandoned:
+            await self._doubt.wait()
+            self._doubt, lease = anyio.Event(), self._lease
+            with suppress(StateNotKept):
+                is_held = partial(self._states.is_held, self._context_id)
+                is_lost = lease is not None and not await anyio.to_thread.run_sync(is_held, lease)
+                if is_lost and self._lease == lease:  # or it was taken again meanwhile
+                    self.abandon()
+                    await self._close_repl()
 
     async def _let_go(self) -> None:
         """Lets another process take the REPL when no cell runs, unless there is something to save first."""
@@ -143,10 +194,10 @@ class KeptRepl:
             return str(error)
 
     async def begin_cell(self) -> bool:
-        """Counts a cell; False if another process has taken the REPL or waits for it, so that this one has to go."""
+        """Counts a cell, once the variables are those of the cell before; False if this takes another session."""
         # A process that has waited runs one cell at least, or two could pass the REPL on for ever.
         self._is_leaving |= self._is_wanted and self._has_run
-        if self._is_outdated or self._is_leaving:
+        if self._is_outdated or (self._is_leaving and self._is_unsaved):
             return False
         if self._lease is None:
             if self._is_abandoned or (taken := await self._take()) is None:
@@ -154,15 +205,20 @@ class KeptRepl:
             # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
             if taken.begun:
                 self._notes.append(REPLACED)
+        # Counting tells whether another process has taken the REPL.
+        while self._is_leaving or not await self._is_counted():
+            if not await self._restore_in_place():
+                return False
+        return True
+
+    async def _is_counted(self) -> bool:
+        """Counts a cell; False if another process has taken the REPL."""
         self._begun += 1
         try:
-            self._is_outdated = not await self._count(self._lease or "")
+            return await self._count(self._lease or "")
         except StateNotKept as error:
             self._failure = str(error)
-        if self._is_outdated:
-            self._to_release = None
-            self.abandon()
-        return not self._is_outdated
+            return True
 
     async def _count(self, lease: str) -> bool:
         """Puts on record how many cells have begun; False if another process has taken the REPL."""
@@ -193,7 +249,7 @@ class KeptRepl:
     def abandon(self) -> None:
         """Saves nothing from now on: the REPL was reset or closed, or another process has it."""
         self._lease, self._is_unsaved, self._is_abandoned = None, False, True
-        for event in (self._free, self._hurry, self._work):
+        for event in (self._free, self._hurry, self._work, self._doubt):
             event.set()
 
     async def close(self) -> None:
@@ -201,6 +257,9 @@ class KeptRepl:
         if self._is_leaving or not self._lock.locked():
             await self._save()
         self.abandon()
+        await self._release_taken()
+
+    async def _release_taken(self) -> None:
         if self._to_release is not None:
             await self._release(self._to_release)
 
@@ -227,23 +286,26 @@ class KeptRepl:
             if not self._is_unsaved or self._lease is None:
                 return
             try:
-                cells = await self._save_state(self._lease)
+                saved = await self._save_state(self._lease)
             except StateNotKept as error:
                 self._failure = str(error)
                 if isinstance(error, StorageAway) and not self._is_wanted:
                     return  # and tries again
-                cells = self._begun
+                saved = self._lease, self._begun
             except RlmError:  # the REPL was closed, or its sandbox failed, which its next cell is told
-                cells = self._begun
-            self._is_unsaved = self._lease is not None and self._begun != cells  # it may be abandoned by now
+                saved = self._lease, self._begun
+            # By now it may be abandoned, or hold what another process has saved.
+            self._is_unsaved = self._lease is not None and (self._lease, self._begun) != saved
+            await anyio.to_thread.run_sync(self._states.delete_replaced)
 
-    async def _save_state(self, lease: str) -> int:
-        """Saves the state as it is now; gives the number of cells that it holds. Raises StateNotKept, RlmError."""
+    async def _save_state(self, lease: str) -> tuple[str | None, int]:
+        """Saves the state as it is now; gives its lease and number of cells. Raises StateNotKept, RlmError."""
         while not await self._is_copying():
             async with _COPIES:  # not while the lock is held, nor the lock while others could copy
                 pass
         try:
-            cells = self._begun
+            # Another process may have had the REPL while this waited, or it is being closed, which loses nothing.
+            lease, cells = self._lease or lease, self._begun
             try:
                 pack = await self._repl.checkpoint()
                 if self._is_miscounted:  # while no cell can begin
@@ -257,7 +319,7 @@ class KeptRepl:
         finally:
             _COPIES.release_on_behalf_of(self)
         self._failure = self._told_failure = ""
-        return cells
+        return lease, cells
 
     async def _is_copying(self) -> bool:
         """Waits until no cell runs; then the lock is held, if there is a place for one more copy."""

@@ -73,8 +73,8 @@ class TakenState:
     is_usual: bool = False
 
 
-ReplNews = Literal["wanted", "free"]
-"""Another process waits for a REPL, or it can be taken now."""
+ReplNews = Literal["wanted", "free", "dropped"]
+"""Another process waits for a REPL, it can be taken now, or it was forgotten."""
 
 
 class ReplStates(Protocol):
@@ -92,8 +92,17 @@ class ReplStates(Protocol):
     def count_cell(self, context_id: str, lease: str, begun: int) -> bool:
         """Notes that so many cells have begun, before one does; False if another has taken the REPL."""
 
+    def is_held(self, context_id: str, lease: str) -> bool:
+        """Whether nobody has taken or dropped the REPL since this lease was given."""
+
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state by that after `cells` cells; False, and no change, if another has taken the REPL."""
+
+    def delete_replaced(self) -> None:
+        """Deletes what the saved states have replaced, where that takes time that `save` does not take.
+
+        What cannot be deleted now is left to the next call. Raises nothing.
+        """
 
     def release(self, context_id: str, lease: str) -> None:
         """Lets others take the REPL at once, also if not all is saved. The lease stays valid until one does."""
@@ -137,6 +146,10 @@ class MemoryReplStates:
         self._leases[context_id] = lease, begun
         return True
 
+    def is_held(self, context_id: str, lease: str) -> bool:
+        """Whether the lease is still valid."""
+        return self._leases.get(context_id, ("", 0))[0] == lease
+
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state."""
         check_size(data)
@@ -147,6 +160,9 @@ class MemoryReplStates:
         while sum(len(kept) for _, kept in self._states.values()) > self._most_bytes:
             del self._states[next(iter(self._states))]
         return True
+
+    def delete_replaced(self) -> None:
+        """Nothing: `save` has done it."""
 
     def release(self, context_id: str, lease: str) -> None:
         """Nothing: a REPL is taken at once."""
@@ -197,6 +213,11 @@ class FileReplStates:
             self._write_lease(context_id, lease, begun)
         return True
 
+    def is_held(self, context_id: str, lease: str) -> bool:
+        """Whether the lease is still valid."""
+        with self._written():
+            return self._read_lease(context_id)[0] == lease
+
     def save(self, context_id: str, lease: str, image: str, cells: int, data: bytes) -> bool:
         """Replaces the state atomically, then deletes the oldest states that exceed the bound."""
         check_size(data)
@@ -213,6 +234,9 @@ class FileReplStates:
         except _ReplTaken:
             return False
         return True
+
+    def delete_replaced(self) -> None:
+        """Nothing: `save` has done it."""
 
     def release(self, context_id: str, lease: str) -> None:
         """Nothing: a REPL is taken at once."""

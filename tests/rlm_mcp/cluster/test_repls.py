@@ -22,8 +22,10 @@ from rlm_mcp.cluster.repls import GONE, HeldRepls, RowReplStates, delete_dropped
 from rlm_mcp.cluster.schema import prepare_schema
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.contexts.types import Context
 from rlm_mcp.redact import Secret
 from rlm_mcp.repl.sandbox import open_sandbox
+from rlm_mcp.repl.session import SandboxFailed
 from rlm_mcp.workspace.inspect_repls import InspectRepls
 from rlm_mcp.workspace.kept_repl import what_became_of
 from rlm_mcp.workspace.repl_states import NOT_SAVED, ReplStates, StateNotKept, TakenState
@@ -61,7 +63,7 @@ async def test_variables_come_along_to_another_server_and_back_and_that_is_not_w
     async with process(reopen()) as one, process(reopen()) as other:
         told = [await server.run() for server in (one, other, one, one, other)]
     assert told == [()] * 5
-    assert (one.restored, other.restored) == ([[], [b"1"]], [[b"1"], [b"2"]])
+    assert (one.restored, other.restored) == ([[b"1"]], [[b"1", b"3"]])
 
 
 async def test_a_server_waits_for_the_cell_that_runs_at_another_and_gets_what_it_leaves(
@@ -91,6 +93,21 @@ async def test_a_server_that_gives_up_waiting_leaves_the_repl_to_the_other(
         assert await one.run() == ()
     assert sum(len(repl.ran) for repl in one.opener.opened) == 2
     assert [repl.ran for repl in other.opener.opened] == [[]]
+
+
+async def test_a_server_that_has_the_repl_open_and_gives_up_waiting_leaves_it_to_the_other_and_gets_its_variables(
+    reopen: Callable[..., RowReplStates],
+) -> None:
+    async with process(reopen()) as one, process(reopen()) as other, anyio.create_task_group() as tasks:
+        await other.run()
+        tasks.start_soon(one.run, "a", "wait")
+        await one.began.wait()
+        with anyio.move_on_after(0.3):
+            await other.run()
+        one.go.set()
+        assert await one.run() == ()
+        assert await other.run() == ()
+    assert [repl.ran for repl in other.opener.opened] == [["1"], ["1"]]
 
 
 async def test_a_call_behind_one_that_gives_up_waiting_is_answered(reopen: Callable[..., RowReplStates]) -> None:
@@ -135,7 +152,7 @@ async def test_a_repl_that_was_only_opened_does_not_keep_another_server_waiting(
         assert await one.repls.complete(context("a"), "x") == ()
         assert await other.run() == ()
         assert await one.run() == ()
-    assert (one.restored, other.restored) == ([[], [b"1"]], [[]])
+    assert (one.restored, other.restored) == ([[b"1"]], [[]])
 
 
 async def test_a_reset_at_one_server_begins_anew_at_the_other(reopen: Callable[..., RowReplStates]) -> None:
@@ -143,25 +160,55 @@ async def test_a_reset_at_one_server_begins_anew_at_the_other(reopen: Callable[.
         await one.run()
         assert await other.run(reset=True) == ()
         assert await one.run() == ()
-    assert (one.restored, other.restored) == ([[], [b"1"]], [[]])
+    assert (one.restored[-1], other.restored) == ([b"1"], [[]])
+
+
+@asynccontextmanager
+async def server(store: Store, states: ReplStates, cache: Path) -> AsyncIterator[InspectRepls]:
+    """The REPLs of one server with the real sandbox."""
+    async with open_sandbox(cache) as sandbox, anyio.create_task_group() as tasks:
+        repls = InspectRepls(partial(sandbox.open_repl, store), states=states, tasks=tasks)
+        yield repls
+        await repls.close_all()
 
 
 async def test_variables_of_the_real_sandbox_come_along(
     reopen: Callable[..., RowReplStates], sandbox_cache: Path, tmp_path: Path
 ) -> None:
-    @asynccontextmanager
-    async def server(store: Store, states: ReplStates) -> AsyncIterator[InspectRepls]:
-        async with open_sandbox(sandbox_cache) as sandbox, anyio.create_task_group() as tasks:
-            repls = InspectRepls(partial(sandbox.open_repl, store), states=states, tasks=tasks)
-            yield repls
-            await repls.close_all()
+    with Store(tmp_path / "data") as store, anyio.fail_after(60):
+        text = store.register_text("some text", name="t")
+        async with server(store, reopen(), sandbox_cache) as one, server(store, reopen(), sandbox_cache) as other:
+            await one.run_code(text, "found = {'here': len(context)}\ndef double(x): return 2 * x", seconds=20)
+            cell = await other.run_code(text, "double(found['here']), context[:4]", seconds=20)
+            assert (cell.value, cell.notes) == ("(18, 'some')", ())
+            await other.run_code(text, "found['there'] = len(contexts)\ndel double", seconds=20)
+            cell = await one.run_code(text, "found, context[:4], 'double' in globals()", seconds=20)
+            assert (cell.value, cell.notes) == ("({'here': 9, 'there': 1}, 'some', False)", ())
+
+
+async def test_a_reset_at_one_server_ends_a_cell_that_runs_at_another(
+    reopen: Callable[..., RowReplStates], sandbox_cache: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    async def run_endless(repls: InspectRepls, text: Context) -> None:
+        try:
+            told.append(str((await repls.run_code(text, "while True: pass", seconds=600)).error))
+        except SandboxFailed as error:
+            told.append(str(error))
 
     with Store(tmp_path / "data") as store, anyio.fail_after(60):
         text = store.register_text("some text", name="t")
-        async with server(store, reopen()) as one, server(store, reopen()) as other:
-            await one.run_code(text, "found = {'here': len(context)}\ndef double(x): return 2 * x", seconds=20)
-            cell = await other.run_code(text, "double(found['here']), context[:4]", seconds=20)
-    assert (cell.value, cell.notes) == ("(18, 'some')", ())
+        async with server(store, reopen(), sandbox_cache) as one, server(store, reopen(), sandbox_cache) as other:
+            await one.run_code(text, "found = 1", seconds=20)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run_endless, one, text)
+                await anyio.wait_all_tasks_blocked()
+                cell = await other.run_code(text, "'found' in globals()", seconds=20, reset=True)
+            assert (cell.value, cell.notes) == ("False", ())
+            cell = await one.run_code(text, "'found' in globals()", seconds=20)
+            assert (cell.value, cell.notes) == ("False", ())
+    assert len(told) == 1
 
 
 # --- servers that die, stand still, or share nothing
@@ -243,6 +290,7 @@ async def test_only_the_last_states_are_in_the_bucket(reopen: Callable[..., RowR
     for cells in range(1, 4):
         assert states.count_cell("a", lease, cells)
         assert states.save("a", lease, "image", cells, b"one")
+        states.delete_replaced()
         assert len(objects_of(objects, states)) == 1
     states.drop("a")
     delete_dropped(states.database, objects)

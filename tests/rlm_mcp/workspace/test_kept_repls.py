@@ -143,7 +143,7 @@ async def test_a_process_that_stood_still_takes_the_newer_state_before_its_next_
         assert await other.run() == (RESTORED,)
         await states.until(2)
         assert await one.run() == (RESTORED,)
-    assert one.restored == [[], [b"1"]]
+    assert one.restored == [[b"1"]]
 
 
 async def test_all_cells_that_wait_for_a_repl_that_another_process_took_run_in_the_newer_one() -> None:
@@ -155,7 +155,7 @@ async def test_all_cells_that_wait_for_a_repl_that_another_process_took_run_in_t
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(one.run)
-    assert [len(repl.ran) for repl in one.opener.opened] == [1, 3]
+    assert [(len(repl.ran), repl.restored) for repl in one.opener.opened] == [(4, [b"1"])]
 
 
 async def test_a_repl_that_is_reset_while_it_is_saved_and_a_cell_runs_is_not_saved_for_ever() -> None:
