@@ -187,13 +187,13 @@ class Phase:
 
 
 PHASES = (
-    Phase(faults=("kill",), share=0.24, between=(0.6, 1.4)),
-    Phase(faults=("stop",), share=0.26, between=(0.2, 0.8), at_once=2),
-    Phase(faults=("cut",), share=0.11, between=(0.2, 0.8), at_once=2),
-    Phase(faults=("database",), share=0.13),
-    Phase(faults=("server",), share=0.06),
-    Phase(faults=("bucket",), share=0.06),
-    Phase(faults=("kill", "stop", "cut", "server", "database", "bucket"), share=0.14, at_once=2),
+    Phase(faults=("kill",), share=0.22, between=(0.5, 1.2)),
+    Phase(faults=("stop",), share=0.27, between=(0.2, 0.8), at_once=2),
+    Phase(faults=("cut",), share=0.10, between=(0.2, 0.8), at_once=2),
+    Phase(faults=("database",), share=0.20, between=(4.0, 6.0)),  # in between, runs go on
+    Phase(faults=("server",), share=0.05),
+    Phase(faults=("bucket",), share=0.05),
+    Phase(faults=("kill", "stop", "cut", "server", "database", "bucket"), share=0.11, at_once=2),
 )
 """In 15 minutes about 200 workers are killed and 100 stand still, and 20 are cut off and 20 databases restarted."""
 

@@ -86,6 +86,7 @@ def test_who_lost_the_repl_neither_counts_nor_saves(place: OpenStates) -> None:
     stale, states = place(), place()
     lease = saved(stale, "a", b"old")
     newer = saved(states, "a", b"new")
+    assert [stale.is_held("a", lease), states.is_held("a", newer)] == [False, True]
     assert not stale.count_cell("a", lease, 9)
     assert not stale.save("a", lease, "image", 9, b"stale")
     assert states.count_cell("a", newer, 3)
@@ -96,6 +97,7 @@ def test_a_dropped_repl_begins_anew_and_its_holder_saves_nothing(place: OpenStat
     states = place()
     lease = saved(states, "a", b"one")
     states.drop("a")
+    assert not states.is_held("a", lease)
     assert not states.save("a", lease, "image", 1, b"late")
     assert states.context_ids() == set()
     state = taken(states, "a", "image")
