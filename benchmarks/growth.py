@@ -67,7 +67,8 @@ def _finds_calls_ahead(text: str) -> None:
     channel.write(memoryview(b'{"do": "item"}'))
     for number in range(len(text)):
         channel.write(memoryview(b'{"do": "call", "name": "echo", "args": [%d], "kwargs": {}}' % number))
-    channel.use_ahead_logs({0: channel.call_log[::-1]}, 0)
+    log = [(key, answer.kept) for key, answer in channel.call_log[::-1] if answer.kept is not None]
+    channel.use_ahead_logs({0: log}, 0)
     for number in range(len(text)):
         channel.write(memoryview(b'{"do": "call", "name": "echo", "args": [%d], "kwargs": {}, "scope": 0}' % number))
 

@@ -30,21 +30,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
 from wasm_runtime.pending_calls import (
-    CallOutcome,
+    CANCELLED,
+    NOTHING,
+    CallAnswer,
     HostFunction,
+    KeptOutcome,
     Pause,
     PendingCalls,
-    copy_outcome,
     failed_future,
-    finished_future,
     no_pause,
+    outcome_text,
     start_call,
 )
 from wasm_runtime.queued_calls import QueuedCalls
@@ -56,9 +58,13 @@ Json = object
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """A host function that only starts something and returns its future: many submitted calls need no threads."""
+    """A host function that only starts something and returns its future: many submitted calls need no threads.
+
+    At most `at_once` submitted calls of one session have begun and not ended; the others wait.
+    """
 
     function: HostFunction
+    at_once: int | None = None
 
     def __call__(self, *args: Json, **kwargs: Json) -> object:
         """Start it; -> its future."""
@@ -91,11 +97,11 @@ class CallWatcher(Protocol):
 
     def answer(
         self, name: str, args: list[Json], kwargs: dict[str, Json], about: Mapping[str, Json]
-    ) -> "Future[object] | None":
+    ) -> KeptOutcome | None:
         """Return the answer to a call; None to have it made. `about` is what else the message of the call holds."""
 
-    def made(self, name: str, args: list[Json], kwargs: dict[str, Json], future: "Future[object]") -> None:
-        """Hear of a call that was made or answered."""
+    def made(self, name: str, args: list[Json], kwargs: dict[str, Json]) -> CallAnswer | None:
+        """Hear of a call that is made or answered; -> what gets its answer, if that is wanted."""
 
     def has_guessed(self) -> bool:
         """Return whether an answer was a guess since this was last asked."""
@@ -104,8 +110,10 @@ class CallWatcher(Protocol):
         """Hear that the guest is about to wait for an answer that is not there."""
 
 
-# The host calls of a task that ran ahead: a key of each call, and the future of its answer.
-CallLog = list[tuple[str, "Future[object]"]]
+# The host calls of a task that runs ahead: a key of each call, and its answer.
+CallLog = list[tuple[str, CallAnswer]]
+# Those of them that are answered, once it has ended.
+AnswerLog = list[tuple[str, KeptOutcome]]
 # (count, workers, ahead) -> an answer
 ForkFunction = Callable[[int, int, bool], dict[str, Json]]
 
@@ -119,8 +127,11 @@ TICKETS_AT_MOST = 20_000
 _QUEUED_AT_ONCE = 64
 # What a call in flight takes beside its arguments.
 _CALL_BYTES = 1 << 10
-# Calls that one task may make ahead: each is kept until the task itself has run.
-AHEAD_CALLS_AT_MOST = 10_000
+# Calls that one task may make ahead, and all tasks of one round: each is kept until the task itself has run.
+AHEAD_CALLS_AT_MOST = 2_000
+AHEAD_CALLS_OF_ALL = TICKETS_AT_MOST
+# A call whose text is longer is not begun by the thread that brings the answer of the one before it.
+_LONG_CALL = 1 << 18
 # Shorter messages and answers are not counted: each replaces the last one.
 _SMALL_BYTES = 1 << 16
 _REPORT_BYTES = 16 << 20
@@ -157,13 +168,19 @@ class Channel:
         cell may still run.
         """
         self._calls = calls
-        self._queued = QueuedCalls(executor, at_once=_QUEUED_AT_ONCE)
+        self._executor = executor
+        self._queued = QueuedCalls(at_once=_QUEUED_AT_ONCE)
+        self._starting = {
+            name: QueuedCalls(at_once=function.at_once)
+            for name, function in calls.items()
+            if isinstance(function, Starts) and function.at_once is not None
+        }
         self._on_interrupted = on_interrupted
         self._fork = fork
         self._memory = memory or Unlimited()
         self._seconds_left = seconds_left
         self._pending = PendingCalls(self._memory, waiting)
-        self._ahead: dict[int, dict[str, deque[Future[object]]]] = {}
+        self._ahead: dict[int, dict[str, deque[KeptOutcome]]] = {}
         self._ahead_bytes = 0
         self._reply = memoryview(b"")
         self._reply_bytes = 0
@@ -198,7 +215,7 @@ class Channel:
         """Done once the guest must stop waiting."""
         return self._pending.interrupted
 
-    def use_ahead_logs(self, logs: Mapping[int, CallLog], held_bytes: int) -> None:
+    def use_ahead_logs(self, logs: Mapping[int, AnswerLog], held_bytes: int) -> None:
         """From now on, answer the calls of scope `number` from the log of that task's copy.
 
         `held_bytes` are reserved for the logs already.
@@ -207,8 +224,8 @@ class Channel:
         self._ahead_bytes = held_bytes
         for number, log in logs.items():
             by_key = self._ahead.setdefault(number, {})
-            for key, future in log:
-                by_key.setdefault(key, deque()).append(future)
+            for key, outcome in log:
+                by_key.setdefault(key, deque()).append(outcome)
 
     def _keep_report(self, report: dict[str, Json] | None, message_bytes: int) -> None:
         size = json_bytes(report) if message_bytes * _OBJECTS_PER_TEXT > _REPORT_BYTES else 0
@@ -243,8 +260,9 @@ class Channel:
         self._keep_report(None, 0)
 
     def _cancel(self, tickets: list[int]) -> None:
-        """Cancel calls, the newest first. Threads stop making them before each is looked at."""
-        self._queued.forget(self._pending.futures(tickets))
+        """Cancel calls, the newest first. None of them begins any more while the others are cancelled."""
+        for queue in (self._queued, *self._starting.values()):
+            queue.forget(tickets)
         self._pending.cancel(tickets)
 
     # called by the guest
@@ -366,18 +384,25 @@ class Channel:
             return _unknown(name)
         if self._log_is_full(1):
             return _refused(_TOO_MANY_AHEAD)
+        outcome = self._known_answer(name, args, kwargs, about)
+        answer = self._watch(name, args, kwargs)
+        if outcome is None:
+            outcome = self._make_call(name, function, args, kwargs)
+        if answer is not None:
+            answer.kept = CANCELLED if outcome is None else outcome
+        return _INTERRUPTED if outcome is None else self._logged(outcome_text(outcome))
+
+    def _make_call(
+        self, name: str, function: HostFunction, args: list[Json], kwargs: dict[str, Json]
+    ) -> KeptOutcome | None:
+        """Call a function and wait for its outcome; None after an interrupt."""
         was_interrupted = self._pending.interrupted.done()
-        future = self._known_answer(name, args, kwargs, about)
-        if future is None:
-            future = start_call(function, args, self._named(function, kwargs))
-            if future.done() and self._pending.interrupted.done() and not was_interrupted:
-                return _INTERRUPTED  # by the deadline, which the host's own work has passed
-        self._log(name, args, kwargs, future)
+        future = start_call(function, args, self._named(function, kwargs))
+        if future.done() and self._pending.interrupted.done() and not was_interrupted:
+            return None  # by the deadline, which the host's own work has passed
         if self.watcher is not None and not future.done():
             self.watcher.waits()
-        if not self._pending.wait_for_call(future):
-            return _INTERRUPTED
-        return self._logged(_answer_of(name, self._pending.outcome_of(name, future)))
+        return self._pending.outcome_of(name, future) if self._pending.wait_for_call(future) else None
 
     def _named(self, function: HostFunction, kwargs: dict[str, Json]) -> dict[str, Json]:
         return {**kwargs, "seconds_left": self._seconds_left()} if isinstance(function, Timed) else kwargs
@@ -394,7 +419,7 @@ class Channel:
         if self._log_is_full(len(calls)):
             return _refused(_TOO_MANY_AHEAD)
         tickets: list[int] = []
-        queue: dict[Future[object], Callable[[], None]] = {}
+        waiting: dict[int, str] = {}
         for number, call in enumerate(calls):
             if number and number % _CALLS_BETWEEN_LOOKS == 0 and self._pending.interrupted.done():
                 self._cancel(tickets[::-1])
@@ -408,56 +433,100 @@ class Channel:
                             f"{len(calls)} calls do not fit into the memory of this session beside the "
                             f"{len(self._pending)} in flight: wait for those first, or submit fewer"
                         )
-                    tickets.append(self._add_submitted(name, function, args, kwargs, about, held_bytes, queue))
+                    answer = self._watch(name, args, kwargs)
+                    is_outside = isinstance(function, Starts)
+                    ticket = self._pending.add(held_bytes=held_bytes, is_outside=is_outside, answer=answer)
+                    tickets.append(ticket)
+                    outcome = self._known_answer(name, args, kwargs, about)
+                    if outcome is not None:
+                        self._pending.finish(ticket, name, outcome)
+                    elif not self._begins_now(ticket, name, function, args, kwargs):
+                        waiting[ticket] = _encode([name, args, kwargs])
                 case _:
                     self._cancel(tickets[::-1])
                     return _refused("a call to submit is a list of its arguments and an object of its named ones")
-        self._queued.add(queue)
+        self._add_waiting(name, waiting)
         return _ok(tickets)
 
-    def _add_submitted(
-        self,
-        name: str,
-        function: HostFunction,
-        args: list[Json],
-        kwargs: dict[str, Json],
-        about: dict[str, Json],
-        held_bytes: int,
-        queue: dict[Future[object], Callable[[], None]],
-    ) -> int:
-        """Register a call, and start it or add it to `queue`; -> its ticket."""
-        future = self._known_answer(name, args, kwargs, about)
-        if future is None and isinstance(function, Starts):
-            future = start_call(function, args, kwargs)
-        if future is not None:
-            self._log(name, args, kwargs, future)
-            return self._pending.add(name, future, held_bytes=held_bytes, is_outside=True)
-        future = Future()
-        self._log(name, args, kwargs, future)
-        ticket = self._pending.add(name, future, held_bytes=held_bytes)
-        queue[future] = partial(self._call_submitted, ticket, function, args, kwargs, future)
-        return ticket
+    def _add_waiting(self, name: str, calls: Mapping[int, str]) -> None:
+        if (queue := self._starting.get(name)) is None:
+            for _ in range(self._queued.add(calls)):
+                self._make_on_thread()
+        else:  # a turn may be free again by now
+            for _ in range(queue.add(calls)):
+                self._start_next(queue)
 
-    def _call_submitted(
-        self, ticket: int, function: HostFunction, args: list[Json], kwargs: dict[str, Json], future: Future[object]
-    ) -> None:
-        """Call a function on a thread. If it returns a future, the rest of the wait is not for this process."""
+    def _begins_now(
+        self, ticket: int, name: str, function: HostFunction, args: list[Json], kwargs: dict[str, Json]
+    ) -> bool:
+        """Begin a submitted call, unless it has to wait for its turn or for a thread."""
+        if not isinstance(function, Starts):
+            return False
+        queue = self._starting.get(name)
+        if queue is None:
+            self._pending.begin(ticket, name, start_call(function, args, kwargs))
+        elif not queue.begins_now():
+            return False
+        elif self._start(queue, ticket, name, args, kwargs):
+            self._start_next(queue)
+        return True
+
+    def _start(self, queue: QueuedCalls, ticket: int, name: str, args: list[Json], kwargs: dict[str, Json]) -> bool:
+        """Begin a call of a turn; -> whether it has ended at once. Otherwise its end starts the next one."""
+        future = start_call(self._calls[name], args, kwargs)
+        self._pending.begin(ticket, name, future)
+        if future.done():
+            return True
+        future.add_done_callback(partial(self._start_next, queue))
+        return False
+
+    def _start_next(self, queue: QueuedCalls, _: object = None) -> None:
+        while (call := queue.take()) is not None:
+            ticket, text = call
+            if len(text) > _LONG_CALL:
+                with suppress(RuntimeError):  # of an executor that was shut down: the session has ended
+                    self._executor().submit(self._start_long, queue, ticket, text)
+                return
+            if not self._start(queue, ticket, *json.loads(text)):
+                return
+
+    def _start_long(self, queue: QueuedCalls, ticket: int, text: str) -> None:
+        if self._start(queue, ticket, *json.loads(text)):
+            self._start_next(queue)
+
+    def _make_on_thread(self) -> None:
+        self._executor().submit(self._make_next)
+
+    def _make_next(self) -> None:
+        """Make one waiting call; the next queues behind those of other sessions with the same executor."""
+        call = self._queued.take()
+        if call is None:
+            return
+        ticket, text = call
+        name, args, kwargs = json.loads(text)
+        function = self._calls[name]
         try:
             made = start_call(function, args, self._named(function, kwargs))
         except BaseException as error:  # noqa: BLE001 - it would end the thread, and the guest would wait for ever
             made = failed_future(error)
-        if not made.done():
+        if not made.done():  # the rest of the wait is not for this process
             self._pending.mark_outside(ticket)
-        copy_outcome(made, future)
+        self._pending.begin(ticket, name, made)
+        del made, call, args, kwargs
+        with suppress(RuntimeError):  # of an executor that was shut down: the session has ended
+            self._make_on_thread()
 
     def _log_is_full(self, more: int) -> bool:
         return self._is_ahead and len(self.call_log) + more > AHEAD_CALLS_AT_MOST
 
-    def _log(self, name: str, args: list[Json], kwargs: dict[str, Json], future: Future[object]) -> None:
-        if self._is_ahead:
-            self.call_log.append((call_key(name, args, kwargs), future))
-        if self.watcher is not None:
-            self.watcher.made(name, args, kwargs, future)
+    def _watch(self, name: str, args: list[Json], kwargs: dict[str, Json]) -> CallAnswer | None:
+        """Return what gets the answer to a call, if somebody wants it."""
+        answer = None if self.watcher is None else self.watcher.made(name, args, kwargs)
+        return self._log(name, args, kwargs, answer or CallAnswer()) if self._is_ahead else answer
+
+    def _log(self, name: str, args: list[Json], kwargs: dict[str, Json], answer: CallAnswer) -> CallAnswer:
+        self.call_log.append((call_key(name, args, kwargs), answer))
+        return answer
 
     def _logged(self, answer: str) -> str:
         """Reserve memory for an answer that the log keeps; -> the answer, or a refusal if there is none."""
@@ -469,24 +538,20 @@ class Channel:
 
     def _known_answer(
         self, name: str, args: list[Json], kwargs: dict[str, Json], about: dict[str, Json]
-    ) -> Future[object] | None:
+    ) -> KeptOutcome | None:
         """Return an answer that needs no call: of the task's copy, or of who watches the calls."""
-        future = self._answer_from_ahead(about.get("scope"), name, args, kwargs)
-        if future is None and self.watcher is not None:
-            future = self.watcher.answer(name, args, kwargs, about)
-        return future
+        outcome = self._answer_from_ahead(about.get("scope"), name, args, kwargs)
+        if outcome is None and self.watcher is not None:
+            outcome = self.watcher.answer(name, args, kwargs, about)
+        return outcome
 
     def _answer_from_ahead(
         self, scope: Json, name: str, args: list[Json], kwargs: dict[str, Json]
-    ) -> Future[object] | None:
+    ) -> KeptOutcome | None:
         """Return the answer that the copy of task `scope` got to the same call, once."""
         log = self._ahead.get(scope) if isinstance(scope, int) else None
         answers = log.get(call_key(name, args, kwargs)) if log else None
-        while answers:
-            future = answers.popleft()
-            if not future.cancelled():
-                return future
-        return None
+        return answers.popleft() if answers else None
 
     def _wait(self, tickets: list[int], *, everything: bool, seconds: float | None) -> str:
         wanted = set(tickets)
@@ -506,14 +571,15 @@ class Channel:
         return self._logged(f'{{"ok":[{",".join(outcomes)}]}}')
 
     def _collected(self, ticket: int) -> str:
-        return _answer_of(*self._pending.collect(ticket))
+        return outcome_text(self._pending.collect(ticket))
 
     def _sleep(self, seconds: float | None, about: dict[str, Json]) -> str:
         if self._known_answer("time.sleep", [seconds], {}, about) is not None:
             return _OK
         if self._pending.wait(set(), everything=False, seconds=seconds) is None:
             return _INTERRUPTED
-        self._log("time.sleep", [seconds], {}, finished_future(None))
+        if self._is_ahead:
+            self._log("time.sleep", [seconds], {}, CallAnswer(NOTHING))
         return _OK
 
 
@@ -534,17 +600,6 @@ def _refused(text: str) -> str:
 
 def _unknown(name: str) -> str:
     return _refused(f"the host has no function {name[:100]!r}")
-
-
-def _answer_of(name: str, outcome: CallOutcome) -> str:
-    """Return the answer to a finished call of function `name`."""
-    if outcome.refusal is not None:
-        return _refused(outcome.refusal)
-    try:
-        return _ok(outcome.value)
-    except Exception as error:  # whatever a value that is not JSON raises
-        logger.warning("host function %s returned a value that is not JSON", name, exc_info=error)
-        return _refused(f"the host function {name} failed")
 
 
 def parts_beyond(line: bytes, limit: int) -> bool:

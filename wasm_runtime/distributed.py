@@ -23,7 +23,7 @@ from typing import Protocol
 from wasm_runtime.channel import CallWatcher, Json
 from wasm_runtime.held_bytes import Reservable
 from wasm_runtime.parallel import GuestCopy, ParallelCopies
-from wasm_runtime.pending_calls import Pause, finished_future
+from wasm_runtime.pending_calls import NOTHING, KeptOutcome, Pause
 from wasm_runtime.priority import processor_count
 from wasm_runtime.snapshot import Checkpoint
 
@@ -323,12 +323,12 @@ class _CallsOfCopy:
         """If it `stops` the copy, calls are not made and sleeping is none; otherwise a sleep counts like a call."""
         self._readers, self._on_call, self._stops = readers, on_call, stops
 
-    def answer(self, name: str, *_: object) -> "Future[object] | None":
+    def answer(self, name: str, *_: object) -> KeptOutcome | None:
         """Tell of the call. The copy does not come to use this answer."""
         if name in self._readers or (self._stops and name == "time.sleep"):
             return None
         self._on_call()
-        return finished_future(None) if self._stops else None
+        return NOTHING if self._stops else None
 
     def made(self, *_: object) -> None:
         """Do nothing: the call was told of before."""

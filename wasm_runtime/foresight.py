@@ -24,12 +24,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
+from sys import getsizeof
 from typing import Protocol
 
 from wasm_runtime.channel import Json, call_key
 from wasm_runtime.errors import OutOfMemoryBudget
 from wasm_runtime.held_bytes import Reservable, json_bytes
-from wasm_runtime.pending_calls import finished_future
+from wasm_runtime.pending_calls import NOTHING, CallAnswer, KeptOutcome, kept_outcome, outcome_value
 
 logger = logging.getLogger("wasm_runtime")
 
@@ -48,6 +49,8 @@ _PLACE_CHARS = 200
 _KINDS_AT_MOST = 1_000
 # Answers that the host keeps for the copies of one cell.
 _ANSWER_BYTES_AT_MOST = 16 << 20
+# Calls of one cell that are kept, with their answers: a cell that makes more has nothing foreseen any more.
+MADE_AT_MOST = 5_000
 _COPIES = 2
 
 
@@ -124,7 +127,7 @@ class Rehearsal:
     def __init__(
         self,
         foresight: Foresight,
-        known: Mapping[str, "Future[object]"],
+        known: Mapping[str, KeptOutcome],
         *,
         guesses_otherwise: bool,
         copy: RehearsingCopy,
@@ -151,15 +154,15 @@ class Rehearsal:
 
     def answer(
         self, name: str, args: list[Json], kwargs: dict[str, Json], about: Mapping[str, Json]
-    ) -> "Future[object] | None":
+    ) -> KeptOutcome | None:
         """Return the known answer to a call that is looked for, or a guess; a sleep ends at once."""
         if name == "time.sleep":
-            return finished_future(None)
+            return NOTHING
         if name in self._foresight.readers:
             return None
         if name not in self._foresight.functions:
             self.stop()
-            return finished_future(None)
+            return NOTHING
         kind, place = self._kind(name, args, kwargs), str(about.get("place", ""))[:_PLACE_CHARS]
         call = _HeardCall(
             key=call_key(name, args, kwargs),
@@ -179,7 +182,7 @@ class Rehearsal:
         answer = known or self._guess(kind, place)
         if answer is None or self.is_stopped or not self._hold(json_bytes(kwargs) + json_bytes(args)):
             self.stop()
-            return finished_future(None)
+            return NOTHING
         self._has_guessed = self._has_guessed or known is None
         self.calls.append(call)
         return answer
@@ -201,24 +204,25 @@ class Rehearsal:
         deciding = {key: value for key, value in kwargs.items() if key not in self._foresight.functions[name]}
         return call_key(name, args, deciding)
 
-    def _remember(self, known: "Future[object]", *kinds: tuple[str, str]) -> None:
-        if not _is_answered(known):
+    def _remember(self, known: KeptOutcome, *kinds: tuple[str, str]) -> None:
+        answer = outcome_value(known)
+        if answer.refusal is not None:
             return
         for kind in kinds if len(self._seen) < _KINDS_AT_MOST else ():
             seen = self._seen.setdefault(kind, [])
-            if known.result() not in seen[-1:]:
-                seen[:] = [*seen[-1:], known.result()]
+            if answer.value not in seen[-1:]:
+                seen[:] = [*seen[-1:], answer.value]
 
-    def _guess(self, kind: str, place: str) -> "Future[object] | None":
+    def _guess(self, kind: str, place: str) -> KeptOutcome | None:
         """Return an answer that was given at the same place of the code, or else to a call of the same kind."""
         seen = self._seen.get((kind, place)) or self._seen.get((kind, ""))
         if not seen:
             return None
         if not self.guesses_otherwise:
-            return finished_future(seen[-1])
-        return finished_future(seen[0] if len(seen) > 1 else unlike(seen[0]))
+            return kept_outcome(seen[-1])
+        return kept_outcome(seen[0] if len(seen) > 1 else unlike(seen[0]))
 
-    def made(self, name: str, args: list[Json], kwargs: dict[str, Json], future: "Future[object]") -> None:
+    def made(self, *_: object) -> None:
         """Do nothing: this is of interest for the calls of the cell only."""
 
     def has_guessed(self) -> bool:
@@ -254,8 +258,8 @@ class CellForesight:
     def _begin(self) -> None:
         self._memory.release(self._held + self._plan_bytes)
         self._held = self._plan_bytes = 0
-        self._made: dict[str, Future[object]] = {}
-        self._unmeasured: deque[Future[object]] = deque()
+        self._made: dict[str, CallAnswer] = {}
+        self._unmeasured: deque[CallAnswer] = deque()
         self._expected: dict[str, ExpectedCall] = {}
         self._is_unexpected = False
         self._next_at = 0
@@ -282,26 +286,31 @@ class CellForesight:
     def answer(self, *_: object) -> None:
         """Answer nothing: the cell gets real answers only."""
 
-    def made(self, name: str, args: list[Json], kwargs: dict[str, Json], future: "Future[object]") -> None:
+    def made(self, name: str, args: list[Json], kwargs: dict[str, Json]) -> CallAnswer | None:
         """Keep the call, and whether it was expected."""
         if name not in self._foresight.functions or self._gave_up:
-            return
+            return None
         key = call_key(name, args, kwargs)
         with self._lock:
-            if self._made.setdefault(key, future) is future:
-                self._unmeasured.append(future)
+            answer = None if key in self._made else CallAnswer()
+            if answer is not None:
+                self._made[key] = answer
+                self._unmeasured.append(answer)
             self._measure()
             self._is_unexpected = self._is_unexpected or key not in self._expected
+        return answer
 
     def _measure(self) -> None:
         """Reserve memory for the answers that have come since, or give up."""
-        while self._unmeasured and self._unmeasured[0].done():
-            future = self._unmeasured.popleft()
-            size = json_bytes(future.result()) if _is_answered(future) else 0
+        while self._unmeasured and (kept := self._unmeasured[0].kept) is not None:
+            self._unmeasured.popleft()
+            size = getsizeof(kept)
             if self._held + size > _ANSWER_BYTES_AT_MOST or not self._memory.reserve(size):
                 self._give_up()
                 return
             self._held += size
+        if len(self._made) > MADE_AT_MOST:
+            self._give_up()
 
     def _give_up(self) -> None:
         """Foresee nothing more in this cell, and keep nothing for it."""
@@ -327,7 +336,10 @@ class CellForesight:
         return len(self._made) >= self._next_at or self._expected_answers() > self._answers_used
 
     def _has_watched(self) -> bool:
-        return sum(map(_is_settled, itertools.islice(self._made.values(), 2 * _WATCHED_ANSWERS))) >= _WATCHED_ANSWERS
+        return (
+            sum(answer.is_settled for answer in itertools.islice(self._made.values(), 2 * _WATCHED_ANSWERS))
+            >= _WATCHED_ANSWERS
+        )
 
     def _expected_answers(self) -> int:
         return sum(_is_answered(call.answer) for call in self._expected.values())
@@ -351,12 +363,13 @@ class CellForesight:
             for job in jobs:
                 job.end()
 
-    def _known(self) -> "dict[str, Future[object]]":
+    def _known(self) -> dict[str, KeptOutcome]:
         """Return the answers that have come, by call."""
         with self._lock:
-            answers = {key: call.answer for key, call in self._expected.items()}
-            answers |= self._made
-        return {key: future for key, future in answers.items() if _is_settled(future)}
+            expected = [(key, call.answer) for key, call in self._expected.items() if _is_answered(call.answer)]
+            made = {key: answer.kept for key, answer in self._made.items() if answer.is_settled}
+        known = {key: kept_outcome(answer.result()) for key, answer in expected}
+        return known | {key: kept for key, kept in made.items() if kept is not None}
 
     def _take_report(self, jobs: "list[_Job]") -> None:
         """Compare what two copies have found, once both have ended."""
@@ -477,9 +490,5 @@ def _unlike_text(text: str) -> str:
     return f"{text} (or not)"
 
 
-def _is_settled(future: "Future[object]") -> bool:
-    return future.done() and not future.cancelled()
-
-
 def _is_answered(future: "Future[object]") -> bool:
-    return _is_settled(future) and future.exception() is None
+    return future.done() and not future.cancelled() and future.exception() is None

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future
 from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager
+from sys import getsizeof
 from typing import Protocol, Self
 
-from wasm_runtime.channel import CallLog, ItemSource, Json
+from wasm_runtime.channel import AHEAD_CALLS_OF_ALL, AnswerLog, CallLog, ItemSource, Json
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
-from wasm_runtime.pending_calls import Pause, no_pause
+from wasm_runtime.pending_calls import KeptOutcome, Pause, no_pause
 
 ITEMS_AT_MOST = 100_000
 # What `parallel_map` asks for unless its caller says how many (guest/host/parallel.py).
@@ -89,7 +90,8 @@ class ParallelCopies:
         self._workers = 0
         self._begun: Future[None] = Future()
         self._stopped = False
-        self.logs: dict[int, CallLog] = {}
+        self.logs: dict[int, AnswerLog] = {}
+        self._logged = 0
         self.held_bytes = 0
         self.longest_seconds = 0.0
 
@@ -160,8 +162,9 @@ class ParallelCopies:
     def record_outcome(self, index: int, outcome: dict[str, Json], copy: GuestCopy) -> None:
         """Store the outcome of item `index`."""
         if self._ahead:
-            log = copy.call_log
-            if self._hold(sum(map(_logged_bytes, log))):
+            log = [(key, answer.kept) for key, answer in copy.call_log if answer.kept is not None and answer.is_settled]
+            self._logged += len(log)
+            if self._logged <= AHEAD_CALLS_OF_ALL and self._hold(sum(map(_logged_bytes, log))):
                 self.logs[index] = log  # otherwise the guest makes these calls again
         elif copy.stopped_by is not None:
             self._outcomes[index] = _stopped_item(copy.stopped_by)
@@ -284,10 +287,8 @@ class _ItemsOfCopy:
             self._round.end_item(self._copy)
 
 
-def _logged_bytes(entry: tuple[str, "Future[object]"]) -> int:
-    key, future = entry
-    known = future.done() and not future.cancelled() and future.exception() is None
-    return json_bytes(key) + (json_bytes(future.result()) if known else 0)
+def _logged_bytes(entry: tuple[str, KeptOutcome]) -> int:
+    return getsizeof(entry[0]) + getsizeof(entry[1])
 
 
 def _stopped_item(cause: str) -> dict[str, Json]:

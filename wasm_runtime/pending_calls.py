@@ -5,6 +5,7 @@ collected once. A wait ends when enough calls have finished, when its time is ov
 """
 
 import itertools
+import json
 import logging
 import threading
 import time
@@ -14,10 +15,11 @@ from concurrent.futures import wait as wait_for_futures
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from sys import getsizeof
 from typing import Any, Protocol
 
 from wasm_runtime.errors import CallRefused
-from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
+from wasm_runtime.held_bytes import Reservable, Unlimited
 
 logger = logging.getLogger("wasm_runtime")
 
@@ -54,35 +56,47 @@ class CallOutcome:
     refusal: str | None = None
 
 
-CANCELLED = CallOutcome(None, "the call was cancelled")
+# An outcome that is kept: the text that a call has returned, or the JSON of any other answer. Thousands may be kept at
+# the same time, and every full garbage collection visits each container, but no text.
+KeptOutcome = str | bytes
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_OK = b'{"ok":'
+NOTHING = _OK + b"null}"
+CANCELLED = _encode({"refused": "the call was cancelled"}).encode()
+_DROPPED_OUTCOME = _encode({"refused": f"{_DROPPED}: call again"}).encode()
 
 
-@dataclass(slots=True, kw_only=True)
-class _PendingCall:
-    """A call in flight, or one whose outcome waits to be fetched.
+@dataclass(slots=True, eq=False)
+class CallAnswer:
+    """The answer to a call, for those who watch it: None until it has come."""
 
-    Thousands of outcomes may wait: they are kept without their futures, whose locks and lists every garbage collection
-    would visit.
+    kept: KeptOutcome | None = None
 
-    held_bytes   what is reserved for its arguments, and from its end on for its answer
-    is_outside   whether somebody outside of this process works on it: the wait for that is not the cell's time
-    """
-
-    name: str
-    future: Future[object] | CallOutcome
-    held_bytes: int
-    is_outside: bool
+    @property
+    def is_settled(self) -> bool:
+        """Whether the call has ended, and was not cancelled."""
+        return self.kept is not None and self.kept is not CANCELLED
 
 
 class PendingCalls:
-    """The calls in flight of one session. Used on the guest's thread; `interrupt` may be called from any thread."""
+    """The calls in flight of one session. Used on the guest's thread; `interrupt` may be called from any thread.
+
+    A call in flight that has not begun, and one that has ended, is a few numbers and at most one text here.
+    """
 
     def __init__(self, memory: Reservable | None = None, pause: Pause = no_pause) -> None:
         """Arguments and answers are reserved in `memory`. `pause` is entered while calls are waited for."""
         self._memory = memory or Unlimited()
         self._pause = pause
-        self._calls: dict[int, _PendingCall] = {}
-        self._finished: set[int] = set()
+        self._held: dict[int, int] = {}
+        """of each call in flight, what is reserved for its arguments, and from its end on for its answer"""
+        self._outside: set[int] = set()
+        """somebody outside of this process works on these: the wait for them is not the cell's time"""
+        self._futures: dict[int, Future[object]] = {}
+        """of those that have begun and not ended"""
+        self._watched: dict[int, CallAnswer] = {}
+        self._finished: dict[int, KeptOutcome] = {}
         self._finished_bytes = 0
         self._cell_has_ended = False
         self._awaited: set[int] = set()
@@ -94,61 +108,82 @@ class PendingCalls:
         self.interrupted: Future[None] = Future()
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._held)
 
-    def add(self, name: str, future: Future[object], *, held_bytes: int = 0, is_outside: bool = False) -> int:
-        """Register a call of function `name`, whose `held_bytes` are reserved already; -> its ticket."""
+    def add(self, *, held_bytes: int = 0, is_outside: bool = False, answer: CallAnswer | None = None) -> int:
+        """Register a call, whose `held_bytes` are reserved already; -> its ticket. `answer` gets its outcome."""
         ticket = next(self._numbers)
-        self._calls[ticket] = _PendingCall(name=name, future=future, held_bytes=held_bytes, is_outside=is_outside)
-
-        def finished(done: Future[object]) -> None:  # a future that it referred to would be in a cycle with it
-            outcome = self.outcome_of(name, done)
-            size = json_bytes(outcome.value) + json_bytes(outcome.refusal)
-            with self._changed:
-                call = self._calls.get(ticket)
-                if call is None:
-                    return
-                call.future = self._held_outcome(call, outcome, size)
-                self._finished.add(ticket)
-                self._finished_bytes += call.held_bytes
-                if self._cell_has_ended and self._finished_bytes > _KEPT_BYTES + _MORE_BYTES:
-                    self._drop_oldest()
-                if ticket in self._awaited:
-                    self._missing -= 1
-                    self._missing_outside -= call.is_outside
-                    # One wake-up per batch: each costs the guest's thread a turn of the GIL.
-                    if self._missing <= 0 or (call.is_outside and self._missing_outside == 0):
-                        self._changed.notify_all()
-
-        future.add_done_callback(finished)
+        with self._changed:
+            self._held[ticket] = held_bytes
+            if is_outside:
+                self._outside.add(ticket)
+            if answer is not None:
+                self._watched[ticket] = answer
         return ticket
+
+    def begin(self, ticket: int, name: str, future: Future[object]) -> None:
+        """Take the outcome of the call, of function `name`, from a future."""
+        if not future.done():
+            with self._changed:
+                is_wanted = ticket in self._held
+                if is_wanted:
+                    self._futures[ticket] = future
+            if not is_wanted:
+                future.cancel()
+        # The callback must not refer to the future: in a cycle, its value would wait for the garbage collector.
+        future.add_done_callback(partial(self._take_outcome, ticket, name))
+
+    def _take_outcome(self, ticket: int, name: str, future: Future[object]) -> None:
+        self.finish(ticket, name, self.outcome_of(name, future))
+
+    def finish(self, ticket: int, name: str, outcome: KeptOutcome) -> None:
+        """Keep the outcome of a call, unless it was cancelled meanwhile."""
+        with self._changed:
+            if ticket not in self._held:
+                return
+            self._futures.pop(ticket, None)
+            self._settle(ticket, outcome)
+            self._finished[ticket] = self._held_outcome(ticket, name, outcome)
+            self._finished_bytes += self._held[ticket]
+            if self._cell_has_ended and self._finished_bytes > _KEPT_BYTES + _MORE_BYTES:
+                self._drop_oldest()
+            if ticket in self._awaited:
+                self._missing -= 1
+                self._missing_outside -= ticket in self._outside
+                # One wake-up per batch: each costs the guest's thread a turn of the GIL.
+                if self._missing <= 0 or (ticket in self._outside and self._missing_outside == 0):
+                    self._changed.notify_all()
+
+    def _settle(self, ticket: int, outcome: KeptOutcome) -> None:
+        if (answer := self._watched.pop(ticket, None)) is not None:
+            answer.kept = outcome
 
     def mark_outside(self, ticket: int) -> None:
         """From now on, somebody outside of this process works on the call."""
         with self._changed:
-            call = self._calls.get(ticket)
-            if call is None or call.is_outside or ticket in self._finished:
+            if ticket not in self._held or ticket in self._outside or ticket in self._finished:
                 return
-            call.is_outside = True
+            self._outside.add(ticket)
             if ticket in self._awaited:
                 self._missing_outside += 1
                 self._changed.notify_all()
 
-    def _held_outcome(self, call: _PendingCall, outcome: CallOutcome, size: int) -> CallOutcome:
+    def _held_outcome(self, ticket: int, name: str, outcome: KeptOutcome) -> KeptOutcome:
         """Reserve memory for an outcome in the place of the arguments; -> it, or a refusal if there is none.
 
         Room to fetch it must be left, or the session would hold what it cannot read.
         """
-        self._memory.release(call.held_bytes)
+        size = getsizeof(outcome)
+        self._memory.release(self._held[ticket])
         fits = self._memory.reserve(size + _FETCHING * size)
-        call.held_bytes = size if fits else 0
+        self._held[ticket] = size if fits else 0
         if fits:
             self._memory.release(_FETCHING * size)
             return outcome
-        text = f"the answer of {call.name} takes {size} bytes, which do not fit into the memory of this session"
-        return CallOutcome(None, f"{text}: fetch other answers first, or free memory")
+        text = f"the answer of {name} takes {size} bytes, which do not fit into the memory of this session"
+        return _refused(f"{text}: fetch other answers first, or free memory")
 
-    def outcome_of(self, name: str, future: Future[object]) -> CallOutcome:
+    def outcome_of(self, name: str, future: Future[object]) -> KeptOutcome:
         """Return how a finished call of function `name` has ended.
 
         Only the text of `CallRefused` is shown to the guest: other errors may hold a secret.
@@ -157,14 +192,14 @@ class PendingCalls:
             return CANCELLED
         match future.exception():
             case None:
-                return CallOutcome(future.result())
+                return _kept_value(name, future.result())
             case CallRefused() as refusal:
-                return CallOutcome(None, str(refusal))
+                return _refused(str(refusal))
             case CancelledError():
                 return CANCELLED
             case error:
                 self._log_failure(name, error)
-                return CallOutcome(None, f"the host function {name} failed")
+                return _refused(f"the host function {name} failed")
 
     def _log_failure(self, name: str, error: BaseException) -> None:
         """Log the first failure of each kind, and drop its traceback: a guest may cause thousands in a second."""
@@ -188,29 +223,32 @@ class PendingCalls:
         for ticket in sorted(self._finished) if self._finished_bytes > _KEPT_BYTES else ():
             if self._finished_bytes <= _KEPT_BYTES:
                 break
-            call = self._calls[ticket]
-            self._finished_bytes -= call.held_bytes
-            self._memory.release(call.held_bytes)
-            call.held_bytes, call.future = 0, CallOutcome(None, f"{_DROPPED}: call again")
+            self._finished_bytes -= self._held[ticket]
+            self._memory.release(self._held[ticket])
+            self._held[ticket], self._finished[ticket] = 0, _DROPPED_OUTCOME
 
     def unknown(self, tickets: set[int]) -> set[int]:
         """Return those of `tickets` that are not in flight."""
-        return tickets - self._calls.keys()
+        return tickets - self._held.keys()
 
-    def collect(self, ticket: int) -> tuple[str, CallOutcome]:
-        """Remove a call that has finished; -> the name of its function, and its outcome."""
+    def collect(self, ticket: int) -> KeptOutcome:
+        """Remove a call that has finished; -> its outcome."""
         with self._changed:
-            call = self._remove(ticket)
-        return ("", CANCELLED) if call is None or isinstance(call.future, Future) else (call.name, call.future)
+            outcome = self._finished.get(ticket, CANCELLED)
+            self._remove(ticket)
+        return outcome
 
-    def _remove(self, ticket: int) -> _PendingCall | None:
-        call = self._calls.pop(ticket, None)
-        if call is not None:
-            self._memory.release(call.held_bytes)
-            if ticket in self._finished:
-                self._finished.remove(ticket)
-                self._finished_bytes -= call.held_bytes
-        return call
+    def _remove(self, ticket: int) -> Future[object] | None:
+        """Forget a call; -> the future that is to be cancelled."""
+        held_bytes = self._held.pop(ticket, None)
+        if held_bytes is None:
+            return None
+        self._memory.release(held_bytes)
+        self._outside.discard(ticket)
+        if self._finished.pop(ticket, None) is not None:
+            self._finished_bytes -= held_bytes
+        self._settle(ticket, CANCELLED)
+        return self._futures.pop(ticket, None)
 
     def cancel(self, tickets: Iterable[int]) -> None:
         """Remove and cancel calls in the given order.
@@ -219,30 +257,24 @@ class PendingCalls:
         lock is taken once: for each of thousands, it would have to be waited for behind all threads that make calls.
         """
         with self._changed:
-            removed = [self._remove(ticket) for ticket in tickets]
-        for call in removed:
-            if call is not None and isinstance(call.future, Future):
-                call.future.cancel()
+            futures = [self._remove(ticket) for ticket in tickets]
+        for future in futures:
+            if future is not None:
+                future.cancel()
 
     @property
     def newest(self) -> int:
         """The ticket of the newest call in flight; 0 without any."""
-        return next(reversed(self._calls), 0)
+        return next(reversed(self._held), 0)
 
     def unfinished(self, tickets: set[int]) -> set[int]:
         """Return those of these calls that have not finished."""
         with self._changed:
-            return tickets - self._finished
-
-    def futures(self, tickets: Iterable[int]) -> list[Future[object]]:
-        """Return the futures of those of these calls that have not finished."""
-        with self._changed:
-            calls = [self._calls.get(ticket) for ticket in tickets]
-        return [call.future for call in calls if call is not None and isinstance(call.future, Future)]
+            return tickets - self._finished.keys()
 
     def newer(self, ticket: int) -> list[int]:
         """Return the tickets above this one, the newest first."""
-        return [other for other in reversed(self._calls) if other > ticket]
+        return [other for other in reversed(self._held) if other > ticket]
 
     def interrupt(self) -> None:
         """End the current wait, or the next one."""
@@ -259,7 +291,7 @@ class PendingCalls:
     def finished(self, wanted: set[int], *, everything: bool) -> bool:
         """Whether a wait for these would end at once."""
         with self._changed:
-            return wanted <= self._finished if everything else not wanted.isdisjoint(self._finished)
+            return wanted <= self._finished.keys() if everything else not wanted.isdisjoint(self._finished)
 
     def wait(self, wanted: set[int], *, everything: bool, seconds: float | None) -> set[int] | None:
         """Wait for one or all of `wanted`, at most `seconds`; -> those that have finished, None after an interrupt.
@@ -268,10 +300,10 @@ class PendingCalls:
         """
         ends = None if seconds is None else time.monotonic() + seconds
         with self._changed:
-            self._awaited = wanted - self._finished
+            self._awaited = wanted - self._finished.keys()
             some_finished = len(self._awaited) < len(wanted)
             self._missing = len(self._awaited) if everything else not some_finished
-            self._missing_outside = sum(self._calls[ticket].is_outside for ticket in self._awaited)
+            self._missing_outside = len(self._awaited & self._outside)
         # The pause is entered without the lock: the deadline's thread holds its own while it interrupts.
         while self._must_wait(ends):
             is_outside = self._missing_outside > 0
@@ -280,7 +312,7 @@ class PendingCalls:
                     self._changed.wait(None if ends is None else ends - time.monotonic())
         with self._changed:
             self._awaited = set()
-            return None if self.interrupted.done() else wanted & self._finished
+            return None if self.interrupted.done() else wanted & self._finished.keys()
 
     def _must_wait(self, ends: float | None) -> bool:
         return self._missing > 0 and not self.interrupted.done() and (ends is None or time.monotonic() < ends)
@@ -322,37 +354,31 @@ def failed_future(error: BaseException) -> Future[object]:
     return future
 
 
-def copy_outcome(source: Future[object], result: Future[object]) -> None:
-    """Finish `result` as `source` finishes, and cancel `source` when `result` is cancelled.
-
-    Futures keep their callbacks. No callback refers to the future that it is added to, not even through itself: in a
-    reference cycle, an answer that was fetched would wait for the garbage collector.
-    """
-    sources = [source]
-    result.add_done_callback(partial(_cancel_sources, sources))
-    source.add_done_callback(partial(_copy_outcome, result, sources))
+def outcome_text(outcome: KeptOutcome) -> str:
+    """Return an outcome as the answer to the guest, in JSON."""
+    return outcome.decode() if isinstance(outcome, bytes) else _encode({"ok": outcome})
 
 
-def _cancel_sources(sources: list[Future[object]], result: Future[object]) -> None:
-    for source in list(sources):
-        if result.cancelled():
-            source.cancel()
+def outcome_value(outcome: KeptOutcome) -> CallOutcome:
+    """Return what an outcome tells."""
+    if isinstance(outcome, str):
+        return CallOutcome(outcome)
+    answer = json.loads(outcome)
+    return CallOutcome(answer.get("ok"), answer.get("refused"))
 
 
-def _copy_outcome(result: Future[object], sources: list[Future[object]], source: Future[object]) -> None:
-    sources.clear()
-    if source.cancelled():
-        result.cancel()
-    elif (error := source.exception()) is not None:
-        _finish_unless_done(result, error=error)
-    else:
-        _finish_unless_done(result, value=source.result())
+def kept_outcome(value: Any) -> KeptOutcome:
+    """Return the outcome of a call that has returned this JSON value."""
+    return value if type(value) is str else _encode({"ok": value}).encode()
 
 
-def _finish_unless_done(future: Future[object], *, value: object = None, error: BaseException | None = None) -> None:
-    if future.done() or not future.set_running_or_notify_cancel():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)
+def _kept_value(name: str, value: object) -> KeptOutcome:
+    try:
+        return kept_outcome(value)
+    except Exception as error:  # whatever a value that is not JSON raises
+        logger.warning("host function %s returned a value that is not JSON", name, exc_info=error)
+        return _refused(f"the host function {name} failed")
+
+
+def _refused(text: str) -> bytes:
+    return _encode({"refused": text}).encode()

@@ -151,10 +151,10 @@ def _run_calls(calls: GuestCalls, handoff: CallHandoff) -> dict[str, HostCall]:
             raise call_refused("the server is too busy to tell the budget: ask again later") from error
 
     return {
-        "llm_query": Starts(llm_query),
-        "classify": Starts(classify),
-        "call_function": Starts(call_function),
-        "rlm_query": Starts(rlm_query),
+        "llm_query": Starts(llm_query, at_once=CALLS_AT_ONCE),
+        "classify": Starts(classify, at_once=CALLS_AT_ONCE),
+        "call_function": Starts(call_function, at_once=CALLS_AT_ONCE),
+        "rlm_query": Starts(rlm_query, at_once=CALLS_AT_ONCE),
         "budget": budget,
     }
 

@@ -186,6 +186,50 @@ def test_calls_in_flight_are_bounded() -> None:
     assert "ok" in ask(channel, submit("never"))
 
 
+def submit_many(name: str, count: int, *more: object) -> dict[str, object]:
+    return {"do": "submit", "name": name, "calls": [[[number, *more], {}] for number in range(count)]}
+
+
+class Asked:
+    """A function that only starts something, and what it has started."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.answers: list[Future[object]] = []
+
+    def __call__(self, number: int, *_: object) -> Future[object]:
+        self.numbers.append(number)
+        self.answers.append(Future())
+        return self.answers[-1]
+
+
+@pytest.mark.parametrize("more", [(), ("x" * 300_000,)], ids=["short", "long"])
+def test_no_more_calls_are_started_at_once_than_their_function_says_and_the_others_follow(more: tuple[str]) -> None:
+    asked = Asked()
+    channel = Channel({"ask": Starts(asked, at_once=2)}, RunAtOnce)
+    assert ask(channel, submit_many("ask", 5, *more)) == {"ok": [1, 2, 3, 4, 5]}
+    assert asked.numbers == [0, 1]
+    asked.answers[1].set_result("b")
+    assert asked.numbers == [0, 1, 2]
+    assert ask(channel, {"do": "cancel", "tickets": [1, 2, 4]}) == {"ok": None}
+    assert asked.answers[0].cancelled()
+    assert asked.numbers == [0, 1, 2, 4]
+    asked.answers[3].set_result("e")
+    asked.answers[2].set_result("c")
+    assert ask(channel, wait(3, 5)) == {"ok": [[3, {"ok": "c"}], [5, {"ok": "e"}]]}
+    assert ask(channel, submit_many("ask", 1)) == {"ok": [6]}
+    assert asked.numbers == [0, 1, 2, 4, 0]
+
+
+def test_thousands_of_calls_that_end_at_once_follow_each_other() -> None:
+    asked = Asked()
+    channel = Channel({"ask": Starts(lambda n: asked(n) if n == 0 else None, at_once=1)}, RunAtOnce)
+    ask(channel, submit_many("ask", 5_000))
+    asked.answers[0].set_result(None)
+    answers = ask(channel, wait(*range(1, 5_001)))["ok"]
+    assert answers == [[ticket, {"ok": None}] for ticket in range(1, 5_001)]
+
+
 class Leave(BaseException):
     """No Exception, like SystemExit."""
 

@@ -11,7 +11,6 @@ import pytest
 from wasm_runtime import ExpectedCall, Foresight, Limits, Runtime, Session, Starts
 from wasm_runtime.channel import call_key
 from wasm_runtime.foresight import Rehearsal, unlike
-from wasm_runtime.pending_calls import finished_future
 
 CELLS = {
     "for": "out = []\nfor i in range(8):\n    out.append(ask(prompt=f'q{i}'))\nout",
@@ -184,7 +183,7 @@ def test_the_date_is_certain(runtime: Runtime) -> None:
 
 def test_a_guest_that_tells_ever_new_places_fills_no_memory(runtime: Runtime) -> None:
     foresight = Foresight(functions={"ask": frozenset({"prompt"})}, readers=frozenset(), expect=lambda _: None)
-    known = {call_key("ask", [], {"prompt": "q"}): finished_future("Q")}
+    known = {call_key("ask", [], {"prompt": "q"}): "Q"}
     with runtime.session() as copy:
         rehearsal = Rehearsal(foresight, known, guesses_otherwise=False, copy=copy)
         tracemalloc.start()

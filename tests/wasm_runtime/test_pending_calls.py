@@ -1,16 +1,18 @@
-"""Futures of host calls: what cancels what, and that an answer that was fetched is not kept."""
+"""Host calls in flight: what cancels what, and what they leave to the garbage collector."""
 
 import gc
+import json
 import logging
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 
 import pytest
 
 from wasm_runtime import Runtime, Starts
+from wasm_runtime.channel import Channel
 from wasm_runtime.errors import CallRefused
-from wasm_runtime.pending_calls import CallOutcome, PendingCalls, copy_outcome, finished_future
+from wasm_runtime.pending_calls import CallAnswer, PendingCalls, finished_future
 
 
 class Answer(list[object]):
@@ -26,37 +28,80 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_collector")
 def test_an_answer_that_was_fetched_is_freed_without_the_garbage_collector() -> None:
-    calls = PendingCalls()
-    answer = Answer()
+    calls, ticket = start_one()
+    answer = Answer("x")
     seen = weakref.ref(answer)
     source: Future[object] = Future()
-    result: Future[object] = Future()
-    ticket = calls.add("ask", result)
-    copy_outcome(source, result)
+    calls.begin(ticket, "ask", source)
     source.set_result(answer)
-    del source, result
-    assert calls.wait({ticket}, everything=True, seconds=5) == {ticket}
-    assert calls.collect(ticket) == ("ask", CallOutcome(answer))
-    del answer
+    del source, answer
     assert seen() is None
+    assert calls.wait({ticket}, everything=True, seconds=5) == {ticket}
+    assert calls.collect(ticket) == b'{"ok":["x"]}'
 
 
-@pytest.mark.parametrize("error", [None, CallRefused("no"), OSError("no")])
-def test_an_answer_that_nobody_fetches_is_at_most_two_objects_for_the_garbage_collector(
-    error: Exception | None,
-) -> None:
+def start_one() -> tuple[PendingCalls, int]:
+    calls = PendingCalls()
+    return calls, calls.add()
+
+
+@pytest.mark.parametrize("outcome", ["x", {"an": ["object"]}, CallRefused("no"), OSError("no")])
+def test_an_answer_that_nobody_fetches_is_no_object_for_the_garbage_collector(outcome: object) -> None:
     calls = PendingCalls()
     gc.collect()
     before = len(gc.get_objects())
     for _ in range(1_000):
         future: Future[object] = Future()
-        calls.add("ask", future)
-        if error is None:
-            future.set_result("x")
+        calls.begin(calls.add(), "ask", future)
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
         else:
-            future.set_exception(error)
+            future.set_result(outcome)
     gc.collect()
-    assert len(gc.get_objects()) - before < 2_500
+    assert len(gc.get_objects()) - before < 100
+    assert len(calls) == 1_000
+
+
+def test_a_call_that_has_not_begun_is_no_object_for_the_garbage_collector() -> None:
+    asked: list[Future[object]] = []
+
+    def ask(*_: object, **__: object) -> Future[object]:
+        asked.append(Future())
+        return asked[-1]
+
+    threads = BusyThreads()
+    channel = Channel({"ask": Starts(ask, at_once=2), "read": lambda *_: None}, lambda: threads)
+    gc.collect()
+    before = len(gc.get_objects())
+    for name in ("ask", "read"):
+        calls = [[[{"number": number}], {"named": [number]}] for number in range(5_000)]
+        channel.write(memoryview(json.dumps({"do": "submit", "name": name, "calls": calls}).encode()))
+        del calls
+    gc.collect()
+    assert (len(asked), channel.newest_ticket) == (2, 10_000)
+    assert len(gc.get_objects()) - before < 500
+
+
+class BusyThreads(Executor):
+    """Threads that never come to what is submitted."""
+
+    def submit(self, *_: object, **__: object) -> Future[object]:  # type: ignore[override] # the executor protocol has only this much here
+        return Future()
+
+
+def test_who_watches_a_call_is_told_its_outcome_and_whether_it_was_cancelled() -> None:
+    calls = PendingCalls()
+    answers = [CallAnswer() for _ in range(3)]
+    tickets = [calls.add(answer=answer) for answer in answers]
+    for ticket in tickets[:2]:
+        calls.begin(ticket, "ask", Future())
+    calls.finish(tickets[0], "ask", "said")
+    calls.cancel(tickets)
+    assert [(answer.kept, answer.is_settled) for answer in answers] == [
+        ("said", True),
+        (b'{"refused":"the call was cancelled"}', False),
+        (b'{"refused":"the call was cancelled"}', False),
+    ]
 
 
 @pytest.mark.parametrize("arguments", ["[1]", "[]"])
@@ -111,18 +156,21 @@ def test_failures_of_one_kind_are_logged_once(caplog: pytest.LogCaptureFixture) 
     for error in [OSError("one"), OSError("two"), ValueError("three")]:
         future: Future[object] = Future()
         future.set_exception(error)
-        assert calls.outcome_of("ask", future) == CallOutcome(None, "the host function ask failed")
+        assert calls.outcome_of("ask", future) == b'{"refused":"the host function ask failed"}'
     logger.removeHandler(caplog.handler)
     told = dict.fromkeys(str(record.exc_info[1]) for record in caplog.records if record.exc_info)
     assert list(told) == ["one", "three"]
 
 
-def test_cancelling_a_future_cancels_what_it_is_copied_from() -> None:
-    source: Future[object] = Future()
-    result: Future[object] = Future()
-    copy_outcome(source, result)
-    assert result.cancel()
-    assert source.cancelled()
+def test_cancelling_a_call_cancels_its_future_also_if_that_comes_later() -> None:
+    calls = PendingCalls()
+    early, late = calls.add(), calls.add()
+    futures: list[Future[object]] = [Future(), Future()]
+    calls.begin(early, "ask", futures[0])
+    calls.cancel([late, early])
+    calls.begin(late, "ask", futures[1])
+    assert [future.cancelled() for future in futures] == [True, True]
+    assert len(calls) == 0
 
 
 def test_an_interrupted_cell_leaves_none_of_its_calls_and_all_of_earlier_ones() -> None:

@@ -1,51 +1,36 @@
-"""Calls that wait for a thread: their order, how many are made at once, and what cancelling leaves behind."""
-
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from functools import partial
+"""Calls that wait for their turn: their order, how many are made at once, and what cancelling leaves behind."""
 
 from wasm_runtime.queued_calls import QueuedCalls
 
 
-class LaterThreads(Executor):
-    """Keeps what is submitted until the test runs it."""
-
-    def __init__(self) -> None:
-        self.submitted: list[Callable[..., object]] = []
-
-    def submit(self, fn: Callable[..., object], /, *_: object, **__: object) -> Future[object]:  # type: ignore[override] # the executor protocol has only this much here
-        self.submitted.append(fn)
-        return Future()
-
-    def run_all(self) -> None:
-        while self.submitted:
-            self.submitted.pop(0)()
+def take_all(queue: QueuedCalls) -> list[tuple[int, str]]:
+    taken = []
+    while (call := queue.take()) is not None:
+        taken.append(call)
+    return taken
 
 
-def test_calls_that_are_cancelled_leave_the_queue_at_once_and_the_others_keep_their_order() -> None:
-    threads, made = LaterThreads(), list[int]()
-    queue = QueuedCalls(lambda: threads, at_once=2)
-    futures: list[Future[object]] = [Future() for _ in range(100)]
-    queue.add({future: partial(made.append, number) for number, future in enumerate(futures)})
-    for future in futures[1:98]:
-        future.cancel()
-    late: Future[object] = Future()
-    late.cancel()
-    queue.add({late: partial(made.append, 100)})
-    assert (queue.waiting_count, len(threads.submitted)) == (3, 2)
-    threads.run_all()
-    assert (made, queue.waiting_count) == ([0, 98, 99], 0)
-    queue.add({Future(): partial(made.append, 101)})
-    threads.run_all()
-    assert made[-1] == 101
+def test_calls_are_taken_in_their_order_and_those_that_are_forgotten_leave_at_once() -> None:
+    queue = QueuedCalls(at_once=1)
+    assert queue.add({ticket: f"call {ticket}" for ticket in range(100)}) == 1
+    queue.forget([*range(1, 98), 4_711])
+    assert queue.waiting_count == 3
+    assert take_all(queue) == [(0, "call 0"), (98, "call 98"), (99, "call 99")]
+    assert queue.add({100: "another"}) == 1
+    assert take_all(queue) == [(100, "another")]
 
 
-def test_calls_that_are_forgotten_are_not_made() -> None:
-    threads, made = LaterThreads(), list[int]()
-    queue = QueuedCalls(lambda: threads, at_once=2)
-    futures: list[Future[object]] = [Future() for _ in range(10)]
-    queue.add({future: partial(made.append, number) for number, future in enumerate(futures)})
-    queue.forget([*futures[1:9], Future()])
-    assert queue.waiting_count == 2
-    threads.run_all()
-    assert made == [0, 9]
+def test_no_more_turns_begin_than_there_are_calls_or_than_are_free() -> None:
+    queue = QueuedCalls(at_once=3)
+    assert [queue.add({1: "a"}), queue.add({2: "b", 3: "c", 4: "d"}), queue.add({5: "e"})] == [1, 2, 0]
+    assert len(take_all(queue)) == 5
+    assert [queue.add({6: "f", 7: "g"}), queue.add({8: "h"})] == [1, 0]
+
+
+def test_a_call_begins_at_once_only_if_a_turn_is_free_and_none_waits() -> None:
+    queue = QueuedCalls(at_once=1)
+    assert [queue.begins_now(), queue.begins_now()] == [True, False]
+    assert queue.add({1: "waits"}) == 0
+    assert queue.take() == (1, "waits")
+    assert queue.take() is None
+    assert queue.begins_now()
