@@ -37,8 +37,9 @@ from rlm_mcp.models.reply_body import read
 from rlm_mcp.models.usage_check import least_tokens
 from rlm_mcp.redact import Secret
 from wasm_runtime.build.exceptions import translate
-from wasm_runtime.channel import Channel, parts_beyond
+from wasm_runtime.channel import Channel
 from wasm_runtime.held_bytes import json_bytes
+from wasm_runtime.json_parts import parts_beyond
 
 MOST_RATIO = 5.0
 _ROUNDS = 7

@@ -28,7 +28,7 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -36,6 +36,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
+from wasm_runtime.json_parts import lists_beyond, parts_beyond
 from wasm_runtime.pending_calls import (
     CANCELLED,
     NOTHING,
@@ -120,8 +121,10 @@ ForkFunction = Callable[[int, int, bool], dict[str, Json]]
 # A message holds prompts or an answer; a larger text belongs in a mounted file. Reading one holds the GIL, for 0.3 s if
 # it consists of escapes, and so delays the end of the cell and everybody else.
 MESSAGE_BYTES = 32 << 20
-# Lists and objects in one message. `[],` takes twenty times as much memory parsed as it does as text.
-MESSAGE_PARTS = 1 << 20
+# Values in one message, and lists and objects among them. `[],` takes twenty times as much memory parsed as it does as
+# text, and each garbage collection stops the process while it visits every list.
+MESSAGE_PARTS = 1 << 18
+MESSAGE_LISTS = 1 << 17
 TICKETS_AT_MOST = 20_000
 # Submitted functions of one session that run on threads at the same time.
 _QUEUED_AT_ONCE = 64
@@ -141,8 +144,6 @@ _OBJECTS_PER_TEXT = 64
 # does not have its message read.
 _LONG_BYTES = 1 << 20
 _READING_LONG = threading.Lock()
-# Long messages are looked through in slices, between which other threads may run.
-_SLICE_BYTES = 1 << 16
 # Submitted calls between two looks at whether the cell's time is over.
 _CALLS_BETWEEN_LOOKS = 64
 
@@ -311,7 +312,9 @@ class Channel:
         if len(data) > _LONG_BYTES and self._pending.interrupted.done():
             return _TOO_LATE
         line = bytes(data)
-        return _TOO_WIDE if parts_beyond(line, MESSAGE_PARTS) else json.loads(line)
+        if parts_beyond(line, MESSAGE_PARTS) or lists_beyond(line, MESSAGE_LISTS):
+            return _TOO_WIDE
+        return json.loads(line)
 
     def _set_reply(self, reply: bytes) -> bool:
         """Keep a reply for the guest to read in the place of the last one; False if it does not fit."""
@@ -600,27 +603,6 @@ def _refused(text: str) -> str:
 
 def _unknown(name: str) -> str:
     return _refused(f"the host has no function {name[:100]!r}")
-
-
-def parts_beyond(line: bytes, limit: int) -> bool:
-    """Whether a JSON text has more than `limit` commas and opening brackets outside strings."""
-    slices = [line[start : start + _SLICE_BYTES] for start in range(0, len(line), _SLICE_BYTES)]
-    return sum(map(_parts, slices)) > limit and sum(map(_parts, _outside_strings(slices))) > limit
-
-
-def _outside_strings(slices: Iterable[bytes]) -> Iterator[bytes]:
-    """The parts of a JSON text in slices that are in no string. The last string may lack its end."""
-    rest, is_inside = b"", False
-    for part in slices:
-        text = (rest + part).replace(b"\\\\", b"").replace(b'\\"', b"")
-        rest = b"\\" if text.endswith(b"\\") else b""  # it escapes what the next slice begins with
-        pieces = text.split(b'"')
-        yield b'"'.join(pieces[1::2] if is_inside else pieces[::2])
-        is_inside ^= len(pieces) % 2 == 0
-
-
-def _parts(line: bytes) -> int:
-    return line.count(b",") + line.count(b"[") + line.count(b"{")
 
 
 def call_key(name: str, args: list[Json], kwargs: dict[str, Json]) -> str:

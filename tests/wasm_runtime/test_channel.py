@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from wasm_runtime.channel import (
     AHEAD_CALLS_AT_MOST,
     MESSAGE_BYTES,
+    MESSAGE_LISTS,
     MESSAGE_PARTS,
     TICKETS_AT_MOST,
     Channel,
     Starts,
     Timed,
-    parts_beyond,
 )
 from wasm_runtime.errors import CallRefused
+from wasm_runtime.json_parts import lists_beyond, parts_beyond
 
 
 class RunAtOnce(Executor):
@@ -457,7 +458,7 @@ def test_a_report_without_room_becomes_an_error() -> None:
     memory = Memory(50_000_000)
     channel = Channel({}, RunAtOnce, memory=memory)
     channel.set_request({})
-    ask(channel, {"do": "done", "report": {"value": ["xy"] * 1_000_000}})
+    ask(channel, {"do": "done", "report": {"value": ["x" * 100] * 200_000}})
     assert channel.report is not None
     assert set(channel.report) == {"error"}
     assert memory.reserved == 0
@@ -522,6 +523,7 @@ def test_a_message_too_long_or_too_wide_is_not_read() -> None:
     assert channel.write(memoryview(bytes(MESSAGE_BYTES + 1))) == 0
     wide = json.dumps([0] * (MESSAGE_PARTS + 2)).encode()
     assert channel.write(memoryview(wide)) == 0
+    assert channel.write(memoryview(json.dumps([[]] * MESSAGE_LISTS).encode())) == 0
     text = '[{,"\\' * (MESSAGE_PARTS // 2)
     assert ask(channel, call("echo", text)) == {"ok": text}
 
@@ -532,6 +534,8 @@ def test_parts_of_a_long_message_are_counted_outside_of_its_strings(before: int,
     line = " " * before + json.dumps([text * 100_000, [], text * 33_333, {}])
     assert not parts_beyond(line.encode(), 6)
     assert parts_beyond(line.encode(), 5)
+    assert not lists_beyond(line.encode(), 3)
+    assert lists_beyond(line.encode(), 2)
 
 
 def test_many_calls_are_submitted_until_the_time_of_the_cell_is_over() -> None:

@@ -33,6 +33,7 @@ MOST_INT_BITS = 14_000
 """Python writes and reads integers of up to 4,300 digits only."""
 
 MOST_REPORTED_BYTES = 30 << 20
+MOST_REPORTED_VALUES = 100_000
 """The answer and the citations of a cell as JSON: a longer report would not reach the host at all."""
 
 _IMPORTED = {"Counter": Counter, "csv": csv, "defaultdict": defaultdict, "json": json, "re": re}
@@ -225,19 +226,24 @@ def _take_assigned_final():
 
 def _fit_into_report():
     """Leaves out an answer, and then citations, that are too long for the report."""
-    left = MOST_REPORTED_BYTES
-    if _state.final is not None and (size := len(_encode(_state.final["value"]))) > left:
-        _state.final = None
-        _state.notes.insert(
-            0,
-            f"The answer was not taken: it has {size:,} bytes as JSON, more than {left:,}. Call FINAL with a shorter"
-            " value.",
-        )
-    elif _state.final is not None:
-        left -= size
+    bytes_left, values_left = MOST_REPORTED_BYTES, MOST_REPORTED_VALUES
+    if _state.final is not None:
+        size, values = len(_encode(_state.final["value"])), _values_in(_state.final["value"])
+        if size > bytes_left or values > values_left:
+            much = f"has {size:,} bytes as JSON, more than {bytes_left:,}"
+            many = f"holds {values:,} values, more than {values_left:,}"
+            _state.final = None
+            _state.notes.insert(
+                0,
+                f"The answer was not taken: it {much if size > bytes_left else many}. Call FINAL with a shorter"
+                f" value{'.' if size > bytes_left else ', or with its text.'}",
+            )
+        else:
+            bytes_left, values_left = bytes_left - size, values_left - values
     for number, citation in enumerate(_state.citations):
-        left -= len(_encode(citation))
-        if left < 0:
+        bytes_left -= len(_encode(citation))
+        values_left -= _values_in(citation)
+        if bytes_left < 0 or values_left < 0:
             _state.notes.insert(
                 0,
                 f"Only the first {number:,} of {len(_state.citations):,} citations of this block were taken: together"
@@ -245,6 +251,13 @@ def _fit_into_report():
             )
             del _state.citations[number:]
             return
+
+
+def _values_in(value):
+    """How many values a JSON value consists of."""
+    if isinstance(value, dict):
+        return 1 + sum(map(_values_in, value.values()))
+    return 1 + sum(map(_values_in, value)) if isinstance(value, list) else 1
 
 
 def _without_harmful_statements(code):

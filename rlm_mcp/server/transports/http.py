@@ -54,7 +54,7 @@ def serve_http(
                 state_key=None if cluster is None else cluster.state_key,
             )
             limiting = Middleware(RateLimitMiddleware, limits=limits, tokens=access is not None)
-            app.user_middleware.insert(-1, limiting)  # after the auth middleware, which knows whose the token is
+            app.user_middleware.insert(-2, limiting)  # after the auth middleware, which knows whose the token is
             if access is not None and access.keys is not None:
                 tasks.start_soon(access.keys.keep_fresh)
             names = [EVERYBODY] if access is None else access.names

@@ -7,15 +7,14 @@ what went wrong.
 
 import json
 import math
-from collections import deque
 from contextlib import ExitStack
 
 from mcp.server.auth.middleware.auth_context import get_access_token
-from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 from mcp_types import INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rlm_mcp.server.transports.http_protocol import most_connections
+from rlm_mcp.server.transports.request_parts import read_body
 from rlm_mcp.server.transports.tenant_names import current_tenant
 from rlm_mcp.workspace.tenant_limits import (
     MOST_BODIES,
@@ -60,7 +59,7 @@ class RateLimitMiddleware:
                 self._limits.charge(tenant)
                 held.enter_context(self._limits.hold(tenant, "open"))
                 with self._limits.hold(tenant, "sent"):
-                    sent = await _read_body(receive)
+                    sent = await read_body(receive)
             except LimitReached as error:
                 await refuse(send, error)
                 return
@@ -78,21 +77,6 @@ def http_limits(*, is_alone: bool) -> LocalLimits:
     open_share: dict[Holding, int] = {} if is_alone else {"open": max(FEWEST_OPEN, most_connections() // SHARES)}
     at_work: dict[Holding, int] = {"sent": MOST_BODIES, "answered": MOST_REQUESTS, "stream": MOST_STREAMS}
     return LocalLimits(at_work | open_share, most_runs=MOST_RUNS)
-
-
-async def _read_body(receive: Receive) -> deque[Message] | None:
-    """The messages of a request's body, cut once they exceed the limit. None when the client disconnects meanwhile."""
-    sent: deque[Message] = deque()
-    room = DEFAULT_MAX_REQUEST_BODY_SIZE
-    while room >= 0:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        sent.append(message)
-        room -= len(message.get("body", b""))
-        if not message.get("more_body", False):
-            break
-    return sent
 
 
 async def refuse(send: Send, error: LimitReached) -> None:

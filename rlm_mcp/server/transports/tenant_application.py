@@ -30,6 +30,7 @@ from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.server.server import RlmServer
 from rlm_mcp.server.transports.health import report_health, report_ready
 from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS
+from rlm_mcp.server.transports.request_parts import RequestPartsMiddleware
 from rlm_mcp.server.transports.sessions import SessionLimitMiddleware
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of, tenant_directories
 from rlm_mcp.server.transports.tenants import Tenants
@@ -154,8 +155,8 @@ def mcp_application(
     app = server.streamable_http_app(
         transport_security=security, session_idle_timeout=SESSION_SECONDS, max_sessions=MOST_CONNECTIONS
     )
-    # The innermost: `add_middleware` would put it before the auth middleware, which knows whose the token is.
-    app.user_middleware.append(Middleware(SessionLimitMiddleware))
+    # The innermost ones: `add_middleware` would put them before the auth middleware, which knows whose the token is.
+    app.user_middleware += [Middleware(RequestPartsMiddleware), Middleware(SessionLimitMiddleware)]
     return app
 
 

@@ -92,6 +92,23 @@ async def test_an_answer_too_long_for_a_report_is_refused_in_a_sentence_and_a_sh
     assert len(str(cell.final.value)) == 20 << 20
 
 
+async def test_an_answer_of_too_many_values_is_refused_in_a_sentence_and_its_text_is_taken(opened: Opener) -> None:
+    repl = await opened.text()
+    cell = await repl.run("value = [[n] for n in range(50_000)]\nFINAL(value)")
+    assert (cell.final, cell.error) == (None, None)
+    assert cell.notes[0] == (
+        "The answer was not taken: it holds 100,001 values, more than 100,000. Call FINAL with a shorter value, or with"
+        " its text."
+    )
+    cell = await repl.run("import json\nFINAL(json.dumps(value))")
+    assert cell.final is not None
+    assert str(cell.final.value).endswith("[49999]]")
+    cell = await repl.run("for n in range(30_000): cite(n, 'a')\nFINAL(value[:10])")
+    assert cell.final is not None
+    assert 10_000 < len(cell.citations) < 30_000
+    assert cell.notes[0].startswith(f"Only the first {len(cell.citations):,} of 30,000 citations of this block")
+
+
 async def test_code_that_replaces_functions_of_modules_keeps_its_answer(opened: Opener) -> None:
     repl = await opened.text()
     assert (await repl.run("import json\njson.dumps = None\nFINAL(5)")).final == Final(value=5)
