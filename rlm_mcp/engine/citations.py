@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from rlm_mcp.contexts.search import search
 from rlm_mcp.contexts.store.store import Store
@@ -72,10 +73,10 @@ def collect_citations(
 
 def quotes_in(answer: object) -> list[str]:
     """The passages in quotation marks or block quotes of an answer, including texts inside objects and lists."""
-    quotes: list[str] = []
-    for text in _strings(answer):
-        quotes += ["".join(marks) for marks in _QUOTED.findall(without_colours(text))]
-    return [quote.strip() for quote in quotes if len(quote.strip()) >= _LEAST_QUOTE][:_MOST_QUOTES]
+    # One by one: others run between two matches, and none is looked for after the last that counts.
+    found = (match for text in _strings(answer) for match in _QUOTED.finditer(without_colours(text)))
+    quotes = ("".join(match.groups("")).strip() for match in found)
+    return list(islice((quote for quote in quotes if len(quote) >= _LEAST_QUOTE), _MOST_QUOTES))
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -317,8 +318,10 @@ def _spans_with_other_blanks(text: str, quote: str) -> list[tuple[int, int]]:
 
 def _lines_with(texts: _Texts, answer: str, query: str) -> list[Citation]:
     """The lines that hold a short answer and a word of the query, if few enough hold the answer to mean anything."""
+    if not _LEAST_ANSWER <= len(answer) <= _MOST_ANSWER or "\n" in answer:
+        return []
     asked = {word.casefold() for word in words_of(query)} - {word.casefold() for word in words_of(answer)}
-    if not _LEAST_ANSWER <= len(answer) <= _MOST_ANSWER or "\n" in answer or not asked:
+    if not asked:
         return []
     found: list[Citation] = []
     seen = 0

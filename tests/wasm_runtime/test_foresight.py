@@ -10,7 +10,7 @@ import pytest
 
 from wasm_runtime import ExpectedCall, Foresight, Limits, Runtime, Session, Starts
 from wasm_runtime.channel import call_key
-from wasm_runtime.foresight import Rehearsal, unlike
+from wasm_runtime.foresight import MADE_AT_MOST, CellForesight, Rehearsal, unlike
 
 CELLS = {
     "for": "out = []\nfor i in range(8):\n    out.append(ask(prompt=f'q{i}'))\nout",
@@ -192,6 +192,34 @@ def test_a_guest_that_tells_ever_new_places_fills_no_memory(runtime: Runtime) ->
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert held < 1 << 20
+
+
+def test_a_cell_of_very_many_calls_has_nothing_kept_and_nothing_foreseen_any_more() -> None:
+    memory = Counted()
+    foresight = Foresight(functions={"ask": frozenset()}, readers=frozenset(), expect=lambda _: None)
+    cell = CellForesight(foresight, ThreadPoolExecutor, lambda _: iter(()), memory)
+    answers = [cell.made("ask", [number], {}) for number in range(MADE_AT_MOST)]
+    for answer in answers:
+        assert answer is not None
+        answer.kept = b'{"refused":"no"}'
+    cell.made("ask", ["one more"], {})
+    assert cell.made("ask", ["and another"], {}) is None
+    assert memory.reserved == 0
+    cell.end_cell()
+    assert cell.made("ask", ["in the next cell"], {}) is not None
+
+
+class Counted:
+    """Memory without a limit, of which a test sees how much is reserved."""
+
+    reserved = 0
+
+    def reserve(self, n: int) -> bool:
+        self.reserved += n
+        return True
+
+    def release(self, n: int) -> None:
+        self.reserved -= n
 
 
 def test_a_failed_call_fails_in_the_copies_too(runtime: Runtime) -> None:

@@ -7,8 +7,9 @@ from typing import Any, Self, cast
 
 import pytest
 
-from wasm_runtime.channel import CallLog, ItemSource
+from wasm_runtime.channel import AHEAD_CALLS_OF_ALL, CallLog, ItemSource
 from wasm_runtime.parallel import ITEMS_AT_MOST, OUTCOME_BYTES, ParallelCopies
+from wasm_runtime.pending_calls import CANCELLED, CallAnswer
 
 Work = Callable[["Copy", dict[str, Any]], dict[str, object]]
 
@@ -129,6 +130,23 @@ class NoThreads(Executor):
 
     def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override] # the executor protocol has only this much here
         return Future()
+
+
+def test_answers_of_more_calls_than_are_kept_for_all_tasks_are_left_to_the_guest() -> None:
+    half = AHEAD_CALLS_OF_ALL // 2 + 1
+
+    def work(copy: Copy, order: dict[str, Any]) -> dict[str, object]:
+        copy.call_log = [(f"call {number} of {order['index']}", CallAnswer("said")) for number in range(half)]
+        copy.call_log.append(("cancelled", CallAnswer(CANCELLED)))
+        copy.call_log.append(("not answered", CallAnswer()))
+        return {}
+
+    parallel = ParallelCopies(lambda: Copy(work), count=3, ahead=True, seconds=10)
+    with ThreadPoolExecutor(1) as threads:
+        assert parallel.work_on_all(threads, 1, Future()) == {"ok": []}
+    assert list(parallel.logs) == [0]
+    assert parallel.logs[0] == [(f"call {number} of 0", "said") for number in range(half)]
+    assert parallel.held_bytes > half * len("call 0 of 0said")
 
 
 def test_tasks_that_find_no_thread_to_run_ahead_are_left_to_the_guest() -> None:
