@@ -7,6 +7,7 @@ event loop and so every other tenant.
 import json
 from collections import deque
 
+from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 from mcp_types import INVALID_REQUEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,14 +21,19 @@ TOO_MANY = f"a request may hold {MOST_PARTS:,} values, and this one holds more: 
 
 
 class RequestPartsMiddleware:
-    """ASGI middleware that refuses requests of more than MOST_PARTS values with 413."""
+    """ASGI middleware that refuses requests of more than MOST_PARTS values with 413.
 
-    def __init__(self, app: ASGIApp) -> None:
+    With `tokens`, unauthenticated requests pass through, unread, to be rejected behind it.
+    """
+
+    def __init__(self, app: ASGIApp, *, tokens: bool) -> None:
         self._app = app
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+        is_read = scope["type"] == "http" and scope["method"] == "POST"
+        if not is_read or (self._tokens and get_access_token() is None):
             await self._app(scope, receive, send)
             return
         if (sent := await read_body(receive)) is None:

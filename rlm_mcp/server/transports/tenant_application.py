@@ -156,7 +156,10 @@ def mcp_application(
         transport_security=security, session_idle_timeout=SESSION_SECONDS, max_sessions=MOST_CONNECTIONS
     )
     # The innermost ones: `add_middleware` would put them before the auth middleware, which knows whose the token is.
-    app.user_middleware += [Middleware(RequestPartsMiddleware), Middleware(SessionLimitMiddleware)]
+    app.user_middleware += [
+        Middleware(RequestPartsMiddleware, tokens=auth is not None),
+        Middleware(SessionLimitMiddleware),
+    ]
     return app
 
 

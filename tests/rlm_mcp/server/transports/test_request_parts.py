@@ -21,8 +21,9 @@ class Client:
         self.read: bytes | None = None
         self.said: list[Message] = []
 
-    async def ask(self) -> "Client":
-        await RequestPartsMiddleware(self._answer)({"type": "http", "method": self._method}, self._receive, self._send)
+    async def ask(self, *, tokens: bool = False) -> "Client":
+        middleware = RequestPartsMiddleware(self._answer, tokens=tokens)
+        await middleware({"type": "http", "method": self._method}, self._receive, self._send)
         return self
 
     async def _receive(self) -> Message:
@@ -62,3 +63,9 @@ async def test_a_client_that_goes_away_while_it_sends_is_not_answered() -> None:
     asked.pieces = []
     await asked.ask()
     assert (asked.read, asked.said) == (None, [])
+
+
+async def test_a_request_without_a_token_where_one_is_wanted_is_left_to_who_asks_for_it() -> None:
+    body = json.dumps([[]] * MOST_PARTS).encode()
+    asked = await Client(body).ask(tokens=True)
+    assert (asked.read, asked.said) == (body, [])
