@@ -325,12 +325,11 @@ def _mounted(store: Store, contexts: Sequence[Context]) -> "tuple[dict[str, Late
             for file in files:
                 file.read(0, 1)
         made = int(datetime.fromisoformat(context.created_at).timestamp()) * 1_000_000_000
-        ahead = ReadAhead(files, store.fetch_ahead)
+        files.keep_long()
+        find = partial(_find_file, files, ReadAhead(files, store.fetch_ahead), warned)
         mounted |= {
-            f"{at}/{file.path}": LateFile(
-                partial(_find_file, file, warned, partial(ahead.note, position)), size=file.bytes, mtime_ns=made
-            )
-            for position, file in enumerate(files)
+            f"{at}/{row.path}": LateFile(find, position, size=row.bytes, mtime_ns=made)
+            for position, row in enumerate(files.rows())
         }
         described.append(
             {
@@ -345,20 +344,21 @@ def _mounted(store: Store, contexts: Sequence[Context]) -> "tuple[dict[str, Late
                         "lines": e.lines,
                         "exact": e.exact,
                     }
-                    for e in files
+                    for e in files.rows()
                 ],
             }
         )
     return mounted, described
 
 
-def _find_file(file: FileEntry, warned: set[str], note: Callable[[], None]) -> Path:
+def _find_file(files: Sequence[FileEntry], ahead: ReadAhead, warned: set[str], position: int) -> Path:
     """The file of a text, which the guest reads for the first time: that is noted.
 
     The guest gets EIO if it is damaged, and the log the reason. Code may read a damaged file in a loop, so the log gets
     it once: if the key of the text is not in `warned`.
     """
-    note()
+    ahead.note(position)
+    file = files[position]
     try:
         return file.blob
     except RlmError as error:

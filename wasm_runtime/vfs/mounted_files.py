@@ -101,21 +101,25 @@ class HostFile:
 class LateFile:
     """A regular file of the host whose size is known, and which is looked for when the guest first reads it.
 
-    `find` returns its path, or raises OSError if it cannot be had; then, or if it has another size, reads give EIO, and
-    the next read looks again. What holds for a `HostFile` holds from then on.
+    `find(*args)` returns its path, or raises OSError if it cannot be had; then, or if it has another size, reads give
+    EIO, and the next read looks again. What holds for a `HostFile` holds from then on. Where many files share a `find`,
+    and `args` are numbers and texts, each is one object for the garbage collector.
     """
 
-    def __init__(self, find: Callable[[], Path], *, size: int, mtime_ns: int | None = None) -> None:
+    __slots__ = ("_args", "_file", "_find", "mtime_ns", "size")
+
+    def __init__(self, find: Callable[..., Path], *args: object, size: int, mtime_ns: int | None = None) -> None:
         self.size = size
         self.mtime_ns = mtime_ns
         self._find = find
+        self._args = args
         self._file: HostFile | None = None
 
     def read_into(self, offset: int, target: memoryview) -> int:
         """Read from the file."""
         if self._file is None:
             try:
-                file = HostFile(self._find())
+                file = HostFile(self._find(*self._args))
             except (OSError, ValueError):
                 return -Errno.EIO
             if file.size != self.size:

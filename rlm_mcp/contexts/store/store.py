@@ -23,6 +23,7 @@ from rlm_mcp.contexts.store.blobs import FileBlobs, disk_errors
 from rlm_mcp.contexts.store.catalogue import FileRow, SqliteCatalogue, check_name, safe_name
 from rlm_mcp.contexts.store.context_texts import ContextTexts
 from rlm_mcp.contexts.store.conversions import ConversionJournal
+from rlm_mcp.contexts.store.entries import ContextEntries
 from rlm_mcp.contexts.store.fetching import TextFetcher
 from rlm_mcp.contexts.store.garbage import GarbageCollector
 from rlm_mcp.contexts.store.ingest import Ingest
@@ -349,10 +350,10 @@ class Store:
 
     # --- reading
 
-    def files(self, context: Context) -> Sequence[FileEntry]:
+    def files(self, context: Context) -> ContextEntries:
         """List the texts of the context by path, from the catalogue alone."""
         self._objects.note_counts()
-        return tuple(self._texts.entry(row) for row in self._catalogue.files(context.context_id))
+        return ContextEntries(self._catalogue.files(context.context_id), self._texts.entry)
 
     def file(self, context: Context, path: str | None = None) -> FileEntry:
         """Find one text of the context; the path may be left out if there is only one. Raises UnknownPath."""

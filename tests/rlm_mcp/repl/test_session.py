@@ -1,5 +1,6 @@
 """Sessions of the real sandbox: cells, cancellation, checkpoints, and what survives a failure."""
 
+import gc
 import re
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,8 @@ from rlm_mcp.repl.types import CellResult, Final, Repl
 from tests.rlm_mcp.repl.opener import TEXT, Opener, Sub, value_of
 
 pytestmark = pytest.mark.anyio
+
+FILES = 2_000
 
 
 async def packed(repl: Repl) -> bytes:
@@ -78,6 +81,20 @@ async def test_opening_a_repl_looks_for_none_of_many_files_and_a_missing_one_cos
         assert missing.error is not None
         assert missing.error.type == "OSError"
     assert caplog.text.count("code cannot read a.txt") == 1
+
+
+async def test_a_repl_has_two_objects_for_the_garbage_collector_for_each_file(opened: Opener, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    for number in range(FILES):
+        (tmp_path / "src" / f"{number}.txt").write_text(f"{number}\n")
+    context = await anyio.to_thread.run_sync(opened.store.register_source, str(tmp_path / "src"))
+    await opened.text()
+    gc.collect()
+    before = len(gc.get_objects())
+    repl = await opened.over([context])
+    assert await value_of(repl, "len(context)") == f"{FILES}"
+    gc.collect()
+    assert len(gc.get_objects()) - before < 2.5 * FILES
 
 
 async def test_an_answer_too_long_for_a_report_is_refused_in_a_sentence_and_a_shorter_one_is_taken(
