@@ -41,7 +41,7 @@ ORDER: dict[str, list[str]] = {
         "compile_cache",
         "vfs machine channel",
         "budget capture deadlines limits pending_calls queued_calls results image",
-        "errno errors held_bytes places priority",
+        "errno errors held_bytes json_parts places priority",
     ],
 }
 FOREIGN_TO_THE_SANDBOX = ("rlm_mcp", "mcp", "anyio", "openai", "pydantic", "httpx", "starlette")

@@ -227,6 +227,13 @@ def _limits() -> "Limits":
     return Limits(memory_bytes=MEMORY_BYTES, cell_seconds=CELL_SECONDS, output_bytes=OUTPUT_BYTES)
 
 
+def holds_more_values(text: bytes, most: int) -> bool:
+    """Whether a JSON text holds more values, counted as the sandbox counts those in messages of its guests."""
+    from wasm_runtime.json_parts import parts_beyond
+
+    return parts_beyond(text, most)
+
+
 def import_runtime() -> None:
     """Imports what the first REPL needs, in a process from which those with REPLs are forked."""
     from wasm_runtime import compile_cache, runtime  # noqa: F401 - imported for those that are forked

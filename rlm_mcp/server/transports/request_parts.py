@@ -67,9 +67,9 @@ async def read_body(receive: Receive) -> deque[Message] | None:
 def _holds_too_many_parts(body: bytes) -> bool:
     if len(body) <= MOST_PARTS:
         return False
-    from wasm_runtime.json_parts import parts_beyond
+    from rlm_mcp.repl.sandbox import holds_more_values
 
-    return parts_beyond(body, MOST_PARTS)
+    return holds_more_values(body, MOST_PARTS)
 
 
 async def _refuse(send: Send) -> None:
