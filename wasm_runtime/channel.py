@@ -422,34 +422,43 @@ class Channel:
         if self._log_is_full(len(calls)):
             return _refused(_TOO_MANY_AHEAD)
         tickets: list[int] = []
+        try:
+            refusal = self._add_calls(name, function, calls, about, tickets)
+        except BaseException:  # nested too deeply
+            self._cancel(tickets[::-1])
+            raise
+        if refusal is not None:
+            self._cancel(tickets[::-1])
+        return refusal or _ok(tickets)
+
+    def _add_calls(
+        self, name: str, function: HostFunction, calls: list[Json], about: dict[str, Json], tickets: list[int]
+    ) -> str | None:
+        """Register calls, and begin those that need not wait; -> why they are to be cancelled."""
         waiting: dict[int, str] = {}
         for number, call in enumerate(calls):
             if number and number % _CALLS_BETWEEN_LOOKS == 0 and self._pending.interrupted.done():
-                self._cancel(tickets[::-1])
                 return _INTERRUPTED
             match call:
                 case [list(args), dict(kwargs)]:
                     held_bytes = json_bytes(call) + _CALL_BYTES
                     if not self._memory.reserve(held_bytes):
-                        self._cancel(tickets[::-1])
                         return _refused(
                             f"{len(calls)} calls do not fit into the memory of this session beside the "
                             f"{len(self._pending)} in flight: wait for those first, or submit fewer"
                         )
-                    answer = self._watch(name, args, kwargs)
                     is_outside = isinstance(function, Starts)
-                    ticket = self._pending.add(held_bytes=held_bytes, is_outside=is_outside, answer=answer)
-                    tickets.append(ticket)
+                    tickets.append(self._pending.add(held_bytes=held_bytes, is_outside=is_outside))
+                    self._pending.watch(tickets[-1], self._watch(name, args, kwargs))
                     outcome = self._known_answer(name, args, kwargs, about)
                     if outcome is not None:
-                        self._pending.finish(ticket, name, outcome)
-                    elif not self._begins_now(ticket, name, function, args, kwargs):
-                        waiting[ticket] = _encode([name, args, kwargs])
+                        self._pending.finish(tickets[-1], name, outcome)
+                    elif waiting or not self._begins_now(tickets[-1], name, function, args, kwargs):
+                        waiting[tickets[-1]] = f"{name} {_encode([args, kwargs])}"
                 case _:
-                    self._cancel(tickets[::-1])
                     return _refused("a call to submit is a list of its arguments and an object of its named ones")
         self._add_waiting(name, waiting)
-        return _ok(tickets)
+        return None
 
     def _add_waiting(self, name: str, calls: Mapping[int, str]) -> None:
         if (queue := self._starting.get(name)) is None:
@@ -470,13 +479,12 @@ class Channel:
             self._pending.begin(ticket, name, start_call(function, args, kwargs))
         elif not queue.begins_now():
             return False
-        elif self._start(queue, ticket, name, args, kwargs):
+        elif self._is_done(queue, ticket, name, start_call(function, args, kwargs)):
             self._start_next(queue)
         return True
 
-    def _start(self, queue: QueuedCalls, ticket: int, name: str, args: list[Json], kwargs: dict[str, Json]) -> bool:
-        """Begin a call of a turn; -> whether it has ended at once. Otherwise its end starts the next one."""
-        future = start_call(self._calls[name], args, kwargs)
+    def _is_done(self, queue: QueuedCalls, ticket: int, name: str, future: Future[object]) -> bool:
+        """Take the outcome of a call of a turn; -> whether it has ended already. Otherwise its end starts the next."""
         self._pending.begin(ticket, name, future)
         if future.done():
             return True
@@ -490,12 +498,22 @@ class Channel:
                 with suppress(RuntimeError):  # of an executor that was shut down: the session has ended
                     self._executor().submit(self._start_long, queue, ticket, text)
                 return
-            if not self._start(queue, ticket, *json.loads(text)):
+            if not self._is_done(queue, ticket, *self._begun(text)):
                 return
 
     def _start_long(self, queue: QueuedCalls, ticket: int, text: str) -> None:
-        if self._start(queue, ticket, *json.loads(text)):
+        if self._is_done(queue, ticket, *self._begun(text)):
             self._start_next(queue)
+
+    def _begun(self, text: str) -> tuple[str, Future[object]]:
+        """Begin a call that has waited; -> the name of its function, and its future."""
+        name, _, given = text.partition(" ")
+        function = self._calls[name]
+        try:
+            args, kwargs = json.loads(given)
+            return name, start_call(function, args, self._named(function, kwargs))
+        except BaseException as error:  # noqa: BLE001 - it would end the thread, and the guest would wait for ever
+            return name, failed_future(error)
 
     def _make_on_thread(self) -> None:
         self._executor().submit(self._make_next)
@@ -506,16 +524,11 @@ class Channel:
         if call is None:
             return
         ticket, text = call
-        name, args, kwargs = json.loads(text)
-        function = self._calls[name]
-        try:
-            made = start_call(function, args, self._named(function, kwargs))
-        except BaseException as error:  # noqa: BLE001 - it would end the thread, and the guest would wait for ever
-            made = failed_future(error)
+        name, made = self._begun(text)
         if not made.done():  # the rest of the wait is not for this process
             self._pending.mark_outside(ticket)
         self._pending.begin(ticket, name, made)
-        del made, call, args, kwargs
+        del made, call, text
         with suppress(RuntimeError):  # of an executor that was shut down: the session has ended
             self._make_on_thread()
 

@@ -110,16 +110,19 @@ class PendingCalls:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, *, held_bytes: int = 0, is_outside: bool = False, answer: CallAnswer | None = None) -> int:
-        """Register a call, whose `held_bytes` are reserved already; -> its ticket. `answer` gets its outcome."""
+    def add(self, *, held_bytes: int = 0, is_outside: bool = False) -> int:
+        """Register a call, whose `held_bytes` are reserved already; -> its ticket."""
         ticket = next(self._numbers)
         with self._changed:
             self._held[ticket] = held_bytes
             if is_outside:
                 self._outside.add(ticket)
-            if answer is not None:
-                self._watched[ticket] = answer
         return ticket
+
+    def watch(self, ticket: int, answer: CallAnswer | None) -> None:
+        """Put the outcome of a call that has not begun into `answer`."""
+        if answer is not None:
+            self._watched[ticket] = answer
 
     def begin(self, ticket: int, name: str, future: Future[object]) -> None:
         """Take the outcome of the call, of function `name`, from a future."""

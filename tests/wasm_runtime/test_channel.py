@@ -222,6 +222,26 @@ def test_no_more_calls_are_started_at_once_than_their_function_says_and_the_othe
     assert asked.numbers == [0, 1, 2, 4, 0]
 
 
+@pytest.mark.parametrize("wraps", [lambda one: Starts(one, at_once=1), lambda one: one], ids=["starts", "on a thread"])
+def test_a_batch_that_is_nested_too_deeply_leaves_no_call_in_flight(
+    wraps: Callable[[Callable[..., object]], Callable[..., object]],
+) -> None:
+    memory, asked = Memory(10_000_000), Asked()
+    channel = Channel({"ask": wraps(asked)}, NoThreads, memory=memory)
+    refused = 0
+    for depth in range(100, 1_100, 10):
+        calls = f"[[[1],{{}}],[[2],{{}}],[[{'[' * depth}{']' * depth}],{{}}]]"
+        answer = ask(channel, f'{{"do":"submit","name":"ask","calls":{calls}}}')
+        if "ok" in answer:
+            assert isinstance(answer["ok"], list)
+            ask(channel, {"do": "cancel", "tickets": answer["ok"]})
+        else:
+            assert "RecursionError" in str(answer)
+            refused += 1
+        assert (channel.newest_ticket, memory.reserved) == (0, 0)
+    assert refused
+
+
 def test_thousands_of_calls_that_end_at_once_follow_each_other() -> None:
     asked = Asked()
     channel = Channel({"ask": Starts(lambda n: asked(n) if n == 0 else None, at_once=1)}, RunAtOnce)

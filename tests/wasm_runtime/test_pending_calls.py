@@ -92,7 +92,9 @@ class BusyThreads(Executor):
 def test_who_watches_a_call_is_told_its_outcome_and_whether_it_was_cancelled() -> None:
     calls = PendingCalls()
     answers = [CallAnswer() for _ in range(3)]
-    tickets = [calls.add(answer=answer) for answer in answers]
+    tickets = [calls.add() for _ in answers]
+    for ticket, answer in zip(tickets, answers, strict=True):
+        calls.watch(ticket, answer)
     for ticket in tickets[:2]:
         calls.begin(ticket, "ask", Future())
     calls.finish(tickets[0], "ask", "said")
