@@ -100,8 +100,8 @@ milliseconds. Each failure is named with its seed, so that it can be repeated.""
         meaning="""\
 How right the answers are, and what they cost, when the models are scripted: the same programs for all engines, a reader
 that sees only its prompt. The engines are equally right, so they differ in tokens; one call or a sum over pieces fails
-where a text is long, an answer spans pieces, or a text gives orders. How well real models write such programs is
-measured by the other lanes.""",
+where a text is long, an answer spans pieces, or a text gives orders. The ranges are those of three seeds. How well real
+models write such programs is measured by the other lanes.""",
     ),
     "quality of 16 MiB": Table(
         module="quality",
@@ -112,13 +112,13 @@ than asking about each piece of the text. Where code can narrow down what the su
 of them or less. Pieces cannot answer what spans them. In `join` every user's count must be exact, and the reader
 misreads one message in 200: the scores of 55.9 % and 45.8 % are those of the same reader shown every message once.""",
     ),
-    "quality of engines in large contexts": Table(
+    "quality of engines at 16 MiB": Table(
         module="quality",
-        arguments="--sizes 16M 128M --contenders own rlms dspy.RLM --families needles join --seconds 300",
+        arguments="--sizes 16M --contenders own rlms dspy.RLM --families needles join --seconds 600",
         shared=("rivals",),
         meaning="""\
-What the other engines do there, with 300 s for each question. The answers are the same where there is one, since the
-root models' programs are. One that is missing is named below with its reason.""",
+What the other engines do with such a context. The answers are the same, since the programs of the root models are. The
+engines differ in the tokens of their prompts, and in the seconds that a context takes to reach the code.""",
     ),
     "quality of 128 MiB": Table(
         module="quality",
@@ -129,6 +129,14 @@ The largest contexts: a million and a half messages, or 2,000 files of 64 KiB. W
 a small context, whose text fits into the memory of the sandbox. Counting by meaning asks about every message, and no
 question costs more. The 22.0 % of `join` are those of the reader shown every message once, of whose counts of about 680
 most are off by a few; the one count of `counting` scores by its distance.""",
+    ),
+    "quality of engines at 128 MiB": Table(
+        module="quality",
+        arguments="--sizes 128M --contenders own rlms dspy.RLM --families needles --seconds 300",
+        shared=("rivals",),
+        meaning="""\
+The same for one question to the largest context, for which each engine has 300 s. A missing answer scores 0, and its
+reason stands below the command.""",
     ),
 }
 

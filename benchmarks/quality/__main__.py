@@ -28,7 +28,7 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-from benchmarks.figures import machine
+from benchmarks.figures import load, machine
 from benchmarks.quality.cases import Case, score, write_case
 from benchmarks.quality.contenders import CONTENDERS, RIVALS, Setup, lacks
 from benchmarks.quality.families import FAMILIES
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"quality: {error}", file=sys.stderr)
             return 2
         results = list(measure_all(options, lane, contenders))
-    notes = [begun, *notes, lane.note, *_failures(results)]
+    notes = [f"{begun}, at the end {load()}", *notes, lane.note, *_failures(results)]
     figures = figures_of(results)
     if options.json:
         print(json.dumps({"figures": figures, "notes": notes}))
