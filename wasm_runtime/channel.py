@@ -312,7 +312,9 @@ class Channel:
         if len(data) > _LONG_BYTES and self._pending.interrupted.done():
             return _TOO_LATE
         line = bytes(data)
-        if parts_beyond(line, MESSAGE_PARTS) or lists_beyond(line, MESSAGE_LISTS):
+        # Most long messages have few values: then there are few lists.
+        is_wide = parts_beyond(line, MESSAGE_LISTS)
+        if is_wide and (parts_beyond(line, MESSAGE_PARTS) or lists_beyond(line, MESSAGE_LISTS)):
             return _TOO_WIDE
         return json.loads(line)
 
