@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import chdir, suppress
@@ -384,6 +385,15 @@ def test_git_is_not_led_elsewhere_after_the_address_was_checked(store: Store, re
     assert ("/led/git-upload-pack" in paths, "/stolen" in paths) == (True, False)
 
 
+def commands_with(part: str) -> list[bytes]:
+    """Those of processes; none where there is no /proc."""
+    commands = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            commands.append((process / "cmdline").read_bytes())
+    return [command for command in commands if part.encode() in command]
+
+
 def test_git_and_what_it_started_end_with_the_callers_cancel(
     store: Store, remote: RemoteServer, tmp_path: Path
 ) -> None:
@@ -402,8 +412,10 @@ def test_git_and_what_it_started_end_with_the_callers_cancel(
     remote.answers["/hung/git-upload-pack"] = hang
     with pytest.raises(Cancelled):
         store.register_source(f"git+{remote.url('/hung')}", on_progress=cancel)
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert [command for command in commands if f"{remote.port}/hung".encode() in command] == []
+    ends = time.monotonic() + 60
+    while (left := commands_with(f"{remote.port}/hung")) and time.monotonic() < ends:
+        time.sleep(0.01)  # what was killed is gone a moment later
+    assert left == []
     assert leftovers(tmp_path) == []
 
 
