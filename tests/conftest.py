@@ -1,8 +1,11 @@
 """Fixtures shared by all tests."""
 
+import contextlib
 import gc
+import importlib
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +27,42 @@ gc.disable()
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+WORKER = "PYTEST_XDIST_WORKER"
+"""The variable with the name of a worker of pytest-xdist."""
 
-def pytest_configure() -> None:
+# Tests write hundreds of megabytes in small files, most of them synced: where the system has a file system in memory,
+# that costs less processor time and no waiting.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_configure(config: pytest.Config) -> None:
     import hypothesis  # here, so that its bytecode is kept: pytest rewrites its asserts, too, in two seconds
 
     # The deadline of an example would be an assertion about the clock, which a machine under load fails.
     hypothesis.settings.register_profile("no-deadline", deadline=None)
     hypothesis.settings.load_profile("no-deadline")
+    if config.getoption("numprocesses", None) and WORKER not in os.environ:
+        from tests.peers.forking import share_fork_server
+
+        share_fork_server()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Imports the test files beforehand, each worker of pytest-xdist beginning with others.
+
+    The first time their asserts are rewritten, which takes four seconds: so each worker does a part for all.
+    """
+    if WORKER not in os.environ:
+        return
+    root, worker, workers = session.config.rootpath, int(os.environ[WORKER][2:]), int(os.environ[f"{WORKER}_COUNT"])
+    paths = sorted(path for argument in session.config.args for path in (root / argument).rglob("test_*.py"))
+    first = len(paths) * worker // workers
+    for path in [*paths[first:], *paths[:first]]:
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest imports it again, and tells
+            importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,8 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)  # full collections visit all that tests have imported and kept, and find little
     gc.enable()
 
 
@@ -73,7 +105,7 @@ def sandbox_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from wasm_runtime import Runtime, compile_cache
 
     base = tmp_path_factory.getbasetemp()
-    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    directory = (base.parent if WORKER in os.environ else base) / "compiled"
     directory.mkdir(exist_ok=True)
     with Runtime():
         pass

@@ -49,6 +49,8 @@ PREPARATION = "rlm_mcp.server.answer_preparation"
 """Builds a server, which imports still more."""
 INTERPRETER = "python"
 """Name of a script beside the socket that runs `-c CODE` in a forked process, and of that request of forked.py."""
+SHARED = "TESTS_FORK_SERVER"
+"""The variable with the socket of a server that the workers of pytest-xdist share."""
 MOST_DESCRIPTORS = 253
 """That Linux sends in one message."""
 MOST_BYTES = 1 << 17
@@ -60,9 +62,11 @@ def forked_command() -> tuple[str, ...]:
     """The command that starts forked.py; it is the real one where the system cannot wait for a process and a socket."""
     if not hasattr(os, "pidfd_open"):
         return (sys.executable, "-m", "rlm_mcp.cli")
+    if SHARED in os.environ:
+        return _command_at(Path(os.environ[SHARED]))
     directory = tempfile.TemporaryDirectory(prefix="forking")
     address = Path(directory.name) / "socket"
-    command = (sys.executable, "-IS", str(Path(__file__).with_name("forked.py")), str(address))
+    command = _command_at(address)
     interpreter = address.with_name(INTERPRETER)
     interpreter.write_text(f'#!/bin/sh\nexec {shlex.join(command)} {INTERPRETER} "$@"\n')
     interpreter.chmod(0o700)
@@ -84,6 +88,17 @@ def forked_command() -> tuple[str, ...]:
             pass
 
     return command
+
+
+def share_fork_server() -> None:
+    """Has all processes that this one starts use one server: its imports take a second."""
+    *_, address = forked_command()
+    if Path(address).is_socket():
+        os.environ[SHARED] = address
+
+
+def _command_at(address: Path) -> tuple[str, ...]:
+    return (sys.executable, "-IS", str(Path(__file__).with_name("forked.py")), str(address))
 
 
 def process_of(started: int) -> int:
