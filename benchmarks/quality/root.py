@@ -1,9 +1,9 @@
 """A root model that writes a fixed program for each kind of question, in the dialect of an engine: three turns or more.
 
-It looks at the context first, then works, again while its output says that lines are left, then submits what it has
-computed. The programs are the same for all engines, apart from a prelude over the functions that an engine offers.
-Where there is no `classify`, packs of 200 texts are labelled in JSON, and what has no readable reply is asked again, up
-to three times. Pure.
+It looks at the context first, then works, again while its output says that lines are left or that the block was
+stopped, then submits what it has computed. The programs are the same for all engines, apart from a prelude over the
+functions that an engine offers. Where there is no `classify`, packs of 200 texts are labelled in JSON, and what has no
+readable reply is asked again, up to three times. Pure.
 """
 
 import re
@@ -78,6 +78,8 @@ HEAD = {labels_prompt(tuple(PHRASES), [])!r}
 _LOOK = (
     "print(type(context), len(context))\nprint(str(context)[:600] if hasattr(context, 'items') else context[:600])\n"
 )
+_NOT_DONE = re.compile(r"the cell was stopped after|name 'result' is not defined")
+"""What a block says that a busy machine kept from its end, or the next one."""
 
 
 PRELUDES: Mapping[str, str] = {"scripted": _OWN, "rlms": _RIVAL, "dspy": _RIVAL}
@@ -90,7 +92,7 @@ def reply_of_root(request: Request) -> str:
     dialect = DIALECTS[name]
     work = PRELUDES[name] + _program(request.text) + "print(len(result), result[:200])\n"
     left = re.findall(r"(\d+) lines left", request.last)
-    goes_on = bool(left) and left[-1] != "0"
+    goes_on = (bool(left) and left[-1] != "0") or _NOT_DONE.search(request.last) is not None
     return dialect.reply(request, [_LOOK, *[work] * (dialect.turn(request) - 1 if goes_on else 1)], "result")
 
 

@@ -296,6 +296,8 @@ def test_the_root_model_works_on_while_lines_are_left() -> None:
     question = "How many messages are of the kind refund?"
     assert "kinds_of" in reply_of_root(root_request(f"{question}\n1200 lines left", ROOT, 4))
     assert "FINAL(result)" in reply_of_root(root_request(f"{question}\n1200 lines left\n0 lines left", ROOT, 4))
+    for stopped in ("TimeoutError: the cell was stopped after 30 s", "NameError: name 'result' is not defined"):
+        assert "kinds_of" in reply_of_root(root_request(f"{question}\n{stopped}", ROOT, 4))
 
 
 def test_one_request_in_29_fails_and_the_model_is_the_one_of_the_request() -> None:
