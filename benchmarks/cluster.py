@@ -9,7 +9,7 @@ takes on one and on two workers of one processor each, and what a cell of `inspe
 a balancer, ask question after question while workers and servers are killed (SIGKILL), workers stopped for longer than
 a lease lasts (SIGSTOP, SIGCONT) or cut off from database and bucket while they still reach the model, the database is
 restarted, and the bucket is away. Cutting off needs Linux and root, and is left out elsewhere. All of it takes some
-seven minutes more than `--minutes`. A table is printed; checked is that
+ten minutes more than `--minutes`. A table is printed; checked is that
 
     every run that was accepted ends, with the right answer
     no call whose reply was on record was asked again, according to the record
@@ -184,10 +184,12 @@ class Phase:
     share: float
     between: tuple[float, float] = (0.5, 2.0)
     at_once: int = 1
+    more_workers: int = 0
+    """for those that are being started again"""
 
 
 PHASES = (
-    Phase(faults=("kill",), share=0.22, between=(0.5, 1.2)),
+    Phase(faults=("kill",), share=0.22, between=(0.5, 1.2), more_workers=3),
     Phase(faults=("stop",), share=0.27, between=(0.2, 0.8), at_once=2),
     Phase(faults=("cut",), share=0.10, between=(0.2, 0.8), at_once=2),
     Phase(faults=("database",), share=0.20, between=(4.0, 6.0)),  # in between, runs go on
@@ -205,7 +207,11 @@ async def under_faults(
     with tempfile.TemporaryDirectory() as directory:
         has_nodes = "cut" in phase.faults
         opening = cluster_processes(
-            Path(directory), servers=servers, workers=workers, is_durable=True, has_nodes=has_nodes
+            Path(directory),
+            servers=servers,
+            workers=workers + phase.more_workers,
+            is_durable=True,
+            has_nodes=has_nodes,
         )
         async with opening as cluster:
             return await run_under_faults(
