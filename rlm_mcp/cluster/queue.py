@@ -39,6 +39,10 @@ CANCEL_POLL_SECONDS = 5.0
 STALLED_SECONDS = 10.0
 """Without a heartbeat, a worker of Procrastinate is taken for dead. What it played is recovered by the leases."""
 
+_SILENT_SECONDS = EXPIRY_SECONDS + 1.0
+"""What a worker of Procrastinate without a heartbeat for this long has not yet taken over gets another job, as early as
+the runs that it played. If it lives, one of the two jobs finds nothing to do."""
+
 _SWEPT_AT_ONCE = 20
 
 _NOWHERE = Path()
@@ -256,7 +260,12 @@ class Sweep:
 
     def _remake_jobs(self, cursor: Cursor) -> int:
         """Makes the jobs of attempts that have none, or whose worker died before it took them over."""
-        values = {"stalled": STALLED_SECONDS, "most": _SWEPT_AT_ONCE}
+        values = {
+            "stalled": STALLED_SECONDS,
+            "silent": _SILENT_SECONDS,
+            "settling": self._settling,
+            "most": _SWEPT_AT_ONCE,
+        }
         execute(
             cursor,
             "DELETE FROM procrastinate_jobs WHERE status = 'doing' AND NOT EXISTS (SELECT FROM procrastinate_workers"
@@ -266,7 +275,10 @@ class Sweep:
         missing = execute(
             cursor,
             "SELECT owner, run_id, attempt FROM rlm_runs WHERE attempt IS NOT NULL AND NOT EXISTS ("
-            "SELECT FROM procrastinate_jobs WHERE id = job AND status IN ('todo', 'doing'))"
+            "SELECT FROM procrastinate_jobs WHERE id = job AND (status = 'todo' OR status = 'doing' AND ("
+            "pg_postmaster_start_time() >= clock_timestamp() - %(settling)s * interval '1 second'"
+            " OR EXISTS (SELECT FROM procrastinate_workers"
+            " WHERE id = worker_id AND last_heartbeat > now() - %(silent)s * interval '1 second'))))"
             " LIMIT %(most)s FOR UPDATE SKIP LOCKED",
             values,
         ).fetchall()

@@ -124,6 +124,25 @@ def test_an_attempt_without_a_job_gets_another_one(reopen: Reopen) -> None:
         assert queue.take_over(run.run_id, 1) is not None
 
 
+def test_an_attempt_of_a_worker_that_is_silent_gets_another_job_soon_and_is_played_once(reopen: Reopen) -> None:
+    runs, queue = reopen()
+    silent, alive = runs.create(STARTED), runs.create(STARTED)
+    for run, seconds in ((silent, 5), (alive, -60)):
+        queue.hand_over(run)
+        runs.database.rows(
+            "WITH one AS (INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - %s * interval '1 second')"
+            " RETURNING id) UPDATE procrastinate_jobs SET status = 'doing', worker_id = one.id FROM one"
+            " WHERE args->>'run_id' = %s",
+            (seconds, run.run_id),
+        )
+    for _ in range(2):
+        sweep_of(runs).once()
+    assert jobs_of(runs, silent.run_id) == [(1, "doing"), (1, "todo")]
+    assert jobs_of(runs, alive.run_id) == [(1, "doing")]
+    assert queue.take_over(silent.run_id, 1) is not None
+    assert queue.take_over(silent.run_id, 1) is None
+
+
 def test_a_run_that_kills_whoever_plays_it_is_not_handed_over_for_ever(reopen: Reopen) -> None:
     runs, queue = reopen()
     run, sweep = runs.create(STARTED), sweep_of(runs)
