@@ -47,7 +47,7 @@ from rlm_mcp.settings import load_settings
 from rlm_mcp.spending import RunLimits
 from rlm_mcp.workspace.inspect_repls import NoCalls
 from rlm_mcp.workspace.launch import SolveRequest
-from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas
+from rlm_mcp.workspace.process_tuning import freeze_gc, limit_malloc_arenas, switch_threads_often
 from rlm_mcp.workspace.workspace import Workspace, open_workspace
 from tests.peers.openai_server import counts_at
 
@@ -296,26 +296,31 @@ async def waiting_cells(_: Options) -> None:
         sandbox = await stack.enter_async_context(open_sandbox(CACHE_DIR))
         opening = partial(sandbox.open_repl, store, [context], SlowCalls())
         repls = [await stack.enter_async_context(opening()) for _ in range(160)]
-        watching = await stack.enter_async_context(anyio.create_task_group())
-        watching.start_soon(watch_memory, peaks)
+        freeze_gc()  # as the server does
         began, own = time.perf_counter(), time.process_time()
         async with anyio.create_task_group() as cells:
             for repl in repls:
                 cells.start_soon(repl.run, "reply = llm_query('q')")
+            await anyio.sleep(1.5)  # until all wait: reading the figures keeps cells from mapping memory for 50 ms
+            note_memory(peaks)
         report("160 cells that wait 2 s for a sub-call", time.perf_counter() - began, "s", 2.6)
         report("  CPU time of a cell here", (time.process_time() - own) / 160, "s")
-        report("  peak memory", peaks["Pss"] / 1024, "MiB")
+        report("  memory while all wait", peaks["Pss"] / 1024, "MiB")
         report("  of which anonymous", peaks["Anonymous"] / 1024, "MiB")
-        watching.cancel_scope.cancel()
 
 
 async def watch_memory(peaks: Counter[str]) -> None:
-    """Records peak figures in KiB. RSS counts a page of the sandbox image once for each session that maps it."""
+    """Notes the memory of this process again and again."""
     while True:
-        for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:  # noqa: ASYNC240 # not on a disk
-            name, size = line.split()[:2]
-            peaks[name.rstrip(":")] = max(peaks[name.rstrip(":")], int(size))
+        note_memory(peaks)
         await anyio.sleep(0.5)
+
+
+def note_memory(peaks: Counter[str]) -> None:
+    """Records peak figures in KiB. RSS counts a page of the sandbox image once for each session that maps it."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
+        name, size = line.split()[:2]
+        peaks[name.rstrip(":")] = max(peaks[name.rstrip(":")], int(size))
 
 
 async def tokens(options: Options) -> None:
@@ -506,6 +511,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
     options = parser.parse_args()
     limit_malloc_arenas()  # as the server does
+    switch_threads_often()
     begun = machine()
     known = versions(options.rivals, "rlms", "dspy", "deno")
     if options.json:
