@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,8 +67,16 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # An image is baked for two minutes: begun last, it would let the other workers wait for its end.
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/packages/"))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[bool, int]:
+    """Sorts files by a hash: the workers of pytest-xdist would all wait at once for the processes of one folder.
+
+    An image is baked for two minutes: begun last, it would let the other workers wait for its end.
+    """
+    file = item.nodeid.partition("::")[0]
+    return not file.startswith("tests/packages/"), zlib.crc32(file.encode())
 
 
 def pytest_collection_finish() -> None:
