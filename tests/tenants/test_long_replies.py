@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from rlm_mcp.concurrency import background_task
@@ -63,13 +64,23 @@ async def test_the_loop_turns_while_a_reply_full_of_fences_is_read(tmp_path: Pat
     assert turns[1] - turns[0] > 5  # a reply that is read on the loop lets it turn two or three times
 
 
-async def test_a_reply_of_a_sub_call_is_read_while_the_loop_turns() -> None:
-    beat, sub = Beat(), SubCalls({"m": ScriptedModel(lambda _: "[" * 900_000 + "1")})
-    async with background_task(beat.count):
-        await anyio.wait_all_tasks_blocked()
-        before = beat.turns
+async def turns_until_read(reply: str) -> int:
+    """The turns of the event loop until the reply of a sub-call was read: one that waits for a thread takes more."""
+    turns, sub = 0, SubCalls({"m": ScriptedModel(lambda _: reply)})
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with background_task(count):
         assert str(await sub.ask(Ledger(None), "q " * 50_000)).startswith("[")
-        assert beat.turns > before
+        return turns
+
+
+async def test_a_long_reply_of_a_sub_call_is_read_while_the_loop_turns() -> None:
+    assert await turns_until_read("[" * 900_000 + "1") > await turns_until_read("[1")
 
 
 async def test_a_reply_is_cut_at_a_bound() -> None:
