@@ -40,6 +40,7 @@ ORDER: dict[str, list[str]] = {
         "imports",
         "compile_cache",
         "vfs machine channel",
+        "submitted_calls",
         "budget capture deadlines limits pending_calls queued_calls results image",
         "errno errors held_bytes json_parts places priority",
     ],

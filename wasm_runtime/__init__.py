@@ -1,6 +1,5 @@
 """Pyodide's CPython on Wasmtime, with no JavaScript engine: sessions that start in a fraction of a millisecond."""
 
-from wasm_runtime.channel import Starts, Timed
 from wasm_runtime.distributed import Distribution
 from wasm_runtime.errors import (
     CallRefused,
@@ -18,6 +17,7 @@ from wasm_runtime.results import ExecError, ExecResult
 from wasm_runtime.runtime import Runtime
 from wasm_runtime.session import Session
 from wasm_runtime.snapshot import Checkpoint, Template
+from wasm_runtime.submitted_calls import Starts, Timed
 from wasm_runtime.vfs.mounted_files import LateFile
 
 __all__ = [

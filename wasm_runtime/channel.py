@@ -30,9 +30,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 from wasm_runtime.held_bytes import Reservable, Unlimited, json_bytes
@@ -45,42 +43,15 @@ from wasm_runtime.pending_calls import (
     KeptOutcome,
     Pause,
     PendingCalls,
-    failed_future,
     no_pause,
     outcome_text,
     start_call,
 )
-from wasm_runtime.queued_calls import QueuedCalls
+from wasm_runtime.submitted_calls import Starts, SubmittedCalls, call_text, with_time
 
 logger = logging.getLogger("wasm_runtime")
 
 Json = object
-
-
-@dataclass(frozen=True, slots=True)
-class Starts:
-    """A host function that only starts something and returns its future: many submitted calls need no threads.
-
-    At most `at_once` submitted calls of one session have begun and not ended; the others wait.
-    """
-
-    function: HostFunction
-    at_once: int | None = None
-
-    def __call__(self, *args: Json, **kwargs: Json) -> object:
-        """Start it; -> its future."""
-        return self.function(*args, **kwargs)
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """A host function that is told, as `seconds_left`, how long the cell that calls it may still run."""
-
-    function: HostFunction
-
-    def __call__(self, *args: Json, **kwargs: Json) -> object:
-        """Call it, with the `seconds_left` among `kwargs`."""
-        return self.function(*args, **kwargs)
 
 
 class ItemSource(Protocol):
@@ -126,15 +97,11 @@ MESSAGE_BYTES = 32 << 20
 MESSAGE_PARTS = 1 << 18
 MESSAGE_LISTS = 1 << 17
 TICKETS_AT_MOST = 20_000
-# Submitted functions of one session that run on threads at the same time.
-_QUEUED_AT_ONCE = 64
 # What a call in flight takes beside its arguments.
 _CALL_BYTES = 1 << 10
 # Calls that one task may make ahead, and all tasks of one round: each is kept until the task itself has run.
 AHEAD_CALLS_AT_MOST = 2_000
 AHEAD_CALLS_OF_ALL = TICKETS_AT_MOST
-# A call whose text is longer is not begun by the thread that brings the answer of the one before it.
-_LONG_CALL = 1 << 18
 # Shorter messages and answers are not counted: each replaces the last one.
 _SMALL_BYTES = 1 << 16
 _REPORT_BYTES = 16 << 20
@@ -169,18 +136,12 @@ class Channel:
         cell may still run.
         """
         self._calls = calls
-        self._executor = executor
-        self._queued = QueuedCalls(at_once=_QUEUED_AT_ONCE)
-        self._starting = {
-            name: QueuedCalls(at_once=function.at_once)
-            for name, function in calls.items()
-            if isinstance(function, Starts) and function.at_once is not None
-        }
         self._on_interrupted = on_interrupted
         self._fork = fork
         self._memory = memory or Unlimited()
         self._seconds_left = seconds_left
         self._pending = PendingCalls(self._memory, waiting)
+        self._submitted = SubmittedCalls(calls, executor, self._pending, seconds_left)
         self._ahead: dict[int, dict[str, deque[KeptOutcome]]] = {}
         self._ahead_bytes = 0
         self._reply = memoryview(b"")
@@ -262,8 +223,7 @@ class Channel:
 
     def _cancel(self, tickets: list[int]) -> None:
         """Cancel calls, the newest first. None of them begins any more while the others are cancelled."""
-        for queue in (self._queued, *self._starting.values()):
-            queue.forget(tickets)
+        self._submitted.forget(tickets)
         self._pending.cancel(tickets)
 
     # called by the guest
@@ -402,15 +362,12 @@ class Channel:
     ) -> KeptOutcome | None:
         """Call a function and wait for its outcome; None after an interrupt."""
         was_interrupted = self._pending.interrupted.done()
-        future = start_call(function, args, self._named(function, kwargs))
+        future = start_call(function, args, with_time(function, kwargs, self._seconds_left))
         if future.done() and self._pending.interrupted.done() and not was_interrupted:
             return None  # by the deadline, which the host's own work has passed
         if self.watcher is not None and not future.done():
             self.watcher.waits()
         return self._pending.outcome_of(name, future) if self._pending.wait_for_call(future) else None
-
-    def _named(self, function: HostFunction, kwargs: dict[str, Json]) -> dict[str, Json]:
-        return {**kwargs, "seconds_left": self._seconds_left()} if isinstance(function, Timed) else kwargs
 
     def _submit(self, name: str, calls: list[Json], about: dict[str, Json]) -> str:
         function = self._calls.get(name)
@@ -455,84 +412,12 @@ class Channel:
                     outcome = self._known_answer(name, args, kwargs, about)
                     if outcome is not None:
                         self._pending.finish(tickets[-1], name, outcome)
-                    elif waiting or not self._begins_now(tickets[-1], name, function, args, kwargs):
-                        waiting[tickets[-1]] = f"{name} {_encode([args, kwargs])}"
+                    elif waiting or not self._submitted.begins_now(tickets[-1], name, function, args, kwargs):
+                        waiting[tickets[-1]] = call_text(name, args, kwargs)
                 case _:
                     return _refused("a call to submit is a list of its arguments and an object of its named ones")
-        self._add_waiting(name, waiting)
+        self._submitted.add(name, waiting)
         return None
-
-    def _add_waiting(self, name: str, calls: Mapping[int, str]) -> None:
-        if (queue := self._starting.get(name)) is None:
-            for _ in range(self._queued.add(calls)):
-                self._make_on_thread()
-        else:  # a turn may be free again by now
-            for _ in range(queue.add(calls)):
-                self._start_next(queue)
-
-    def _begins_now(
-        self, ticket: int, name: str, function: HostFunction, args: list[Json], kwargs: dict[str, Json]
-    ) -> bool:
-        """Begin a submitted call, unless it has to wait for its turn or for a thread."""
-        if not isinstance(function, Starts):
-            return False
-        queue = self._starting.get(name)
-        if queue is None:
-            self._pending.begin(ticket, name, start_call(function, args, kwargs))
-        elif not queue.begins_now():
-            return False
-        elif self._is_done(queue, ticket, name, start_call(function, args, kwargs)):
-            self._start_next(queue)
-        return True
-
-    def _is_done(self, queue: QueuedCalls, ticket: int, name: str, future: Future[object]) -> bool:
-        """Take the outcome of a call of a turn; -> whether it has ended already. Otherwise its end starts the next."""
-        self._pending.begin(ticket, name, future)
-        if future.done():
-            return True
-        future.add_done_callback(partial(self._start_next, queue))
-        return False
-
-    def _start_next(self, queue: QueuedCalls, _: object = None) -> None:
-        while (call := queue.take()) is not None:
-            ticket, text = call
-            if len(text) > _LONG_CALL:
-                with suppress(RuntimeError):  # of an executor that was shut down: the session has ended
-                    self._executor().submit(self._start_long, queue, ticket, text)
-                return
-            if not self._is_done(queue, ticket, *self._begun(text)):
-                return
-
-    def _start_long(self, queue: QueuedCalls, ticket: int, text: str) -> None:
-        if self._is_done(queue, ticket, *self._begun(text)):
-            self._start_next(queue)
-
-    def _begun(self, text: str) -> tuple[str, Future[object]]:
-        """Begin a call that has waited; -> the name of its function, and its future."""
-        name, _, given = text.partition(" ")
-        function = self._calls[name]
-        try:
-            args, kwargs = json.loads(given)
-            return name, start_call(function, args, self._named(function, kwargs))
-        except BaseException as error:  # noqa: BLE001 - it would end the thread, and the guest would wait for ever
-            return name, failed_future(error)
-
-    def _make_on_thread(self) -> None:
-        self._executor().submit(self._make_next)
-
-    def _make_next(self) -> None:
-        """Make one waiting call; the next queues behind those of other sessions with the same executor."""
-        call = self._queued.take()
-        if call is None:
-            return
-        ticket, text = call
-        name, made = self._begun(text)
-        if not made.done():  # the rest of the wait is not for this process
-            self._pending.mark_outside(ticket)
-        self._pending.begin(ticket, name, made)
-        del made, call, text
-        with suppress(RuntimeError):  # of an executor that was shut down: the session has ended
-            self._make_on_thread()
 
     def _log_is_full(self, more: int) -> bool:
         return self._is_ahead and len(self.call_log) + more > AHEAD_CALLS_AT_MOST

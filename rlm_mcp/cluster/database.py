@@ -25,6 +25,7 @@ from psycopg import errors, sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from rlm_mcp.cluster.addresses import DatabaseAddress
+from rlm_mcp.cluster.outage import Outage
 from rlm_mcp.errors import StorageUnreachable
 
 T = TypeVar("T")
@@ -76,7 +77,6 @@ _UNUSABLE = (
     errors.IdleInTransactionSessionTimeout,
 )
 
-
 log = logging.getLogger(__name__)
 
 
@@ -108,7 +108,7 @@ class Database:
         )
         self._clock = threading.Lock()
         self._ahead: timedelta | None = None
-        self._is_away = False
+        self._outage = Outage(log)
 
     def __repr__(self) -> str:
         return f"<Database {self.address.shown}>"
@@ -168,11 +168,9 @@ class Database:
                 yield cursor
         except _UNUSABLE as error:
             unusable = self._unusable(error)
-            if not self._is_away:  # told once, not at each trial
-                log.warning("%s", unusable.reason)
-            self._is_away = True
+            self._outage.note(unusable)
             raise unusable from error
-        self._is_away = False
+        self._outage.end()
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection of its own in autocommit mode, to listen on. Raises DatabaseUnusable."""

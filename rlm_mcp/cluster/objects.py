@@ -22,6 +22,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from rlm_mcp.bucket_address import BucketAddress
+from rlm_mcp.cluster.outage import Outage
 from rlm_mcp.contexts.sources.s3_bucket import SILENCE_SECONDS, open_store, reason_of
 from rlm_mcp.errors import RlmError, StorageUnreachable
 
@@ -35,7 +36,6 @@ BRIEF_SILENCE_SECONDS = 15.0
 """How long such a request waits for bytes of its answer; uploading a large checkpoint takes some seconds."""
 
 _OWNER_KEY = "_cluster"
-
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Objects:
         """
         self.address = address
         self._patience, self._silence = patience, silence
-        self._is_away = False
+        self._outage = Outage(log)
         self._access: dict[str, Any] = dict(access or {})
         try:
             self._store = open_store(
@@ -212,11 +212,9 @@ class Objects:
             raise ObjectMissing(f"{self.address.shown} has no object {key}: restore it from a backup") from error
         except (BaseError, ValueError) as error:
             unusable = self._unusable(error)
-            if not self._is_away:  # told once, not at each trial
-                log.warning("%s", unusable.reason)
-            self._is_away = True
+            self._outage.note(unusable)
             raise unusable from error
-        self._is_away = False
+        self._outage.end()
 
     def _unusable(self, error: Exception) -> BucketUnusable:
         return BucketUnusable(

@@ -17,11 +17,10 @@ from wasm_runtime.channel import (
     MESSAGE_PARTS,
     TICKETS_AT_MOST,
     Channel,
-    Starts,
-    Timed,
 )
 from wasm_runtime.errors import CallRefused
 from wasm_runtime.json_parts import lists_beyond, parts_beyond
+from wasm_runtime.submitted_calls import Starts, Timed
 
 
 class RunAtOnce(Executor):
