@@ -96,6 +96,7 @@ BOUNDS: dict[str, str] = {
     "wasm_runtime/foresight.py": "wasm_runtime.channel:MESSAGE_BYTES",
     "wasm_runtime/pending_calls.py": OURS,  # what was written a moment before
     "wasm_runtime/snapshot.py": "wasm_runtime.snapshot:_LONGEST_HEADER",
+    "wasm_runtime/submitted_calls.py": "wasm_runtime.channel:MESSAGE_PARTS",
     "wasm_runtime/vfs/dump.py": "wasm_runtime.snapshot:_LARGEST_MEMORY",
     "wasm_runtime/vfs/site_files.py": OURS,
 }

@@ -64,8 +64,8 @@ async def test_the_loop_turns_while_a_reply_full_of_fences_is_read(tmp_path: Pat
     assert turns[1] - turns[0] > 5  # a reply that is read on the loop lets it turn two or three times
 
 
-async def turns_until_read(reply: str) -> int:
-    """The turns of the event loop until the reply of a sub-call was read: one that waits for a thread takes more."""
+async def turns_until_answered(prompt: str, reply: str) -> int:
+    """The turns of the event loop until a sub-call is answered: always the same number if no thread is waited for."""
     turns, sub = 0, SubCalls({"m": ScriptedModel(lambda _: reply)})
 
     async def count() -> None:
@@ -75,12 +75,13 @@ async def turns_until_read(reply: str) -> int:
             await anyio.lowlevel.checkpoint()
 
     async with background_task(count):
-        assert str(await sub.ask(Ledger(None), "q " * 50_000)).startswith("[")
+        assert await sub.ask(Ledger(None), prompt) == reply
         return turns
 
 
-async def test_a_long_reply_of_a_sub_call_is_read_while_the_loop_turns() -> None:
-    assert await turns_until_read("[" * 900_000 + "1") > await turns_until_read("[1")
+@pytest.mark.parametrize(("prompt", "reply"), [("q " * 50_000, "[1"), ("q", "[" * 900_000 + "1")])
+async def test_the_loop_turns_while_a_long_prompt_or_reply_of_a_sub_call_is_read(prompt: str, reply: str) -> None:
+    assert await turns_until_answered(prompt, reply) > await turns_until_answered("q", "[1")
 
 
 async def test_a_reply_is_cut_at_a_bound() -> None:
