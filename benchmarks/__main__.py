@@ -135,8 +135,8 @@ most are off by a few; the one count of `counting` scores by its distance.""",
         arguments="--sizes 128M --contenders own rlms dspy.RLM --families needles --seconds 300",
         shared=("rivals",),
         meaning="""\
-The same for one question to the largest context, for which each engine has 300 s, on a machine whose load the first
-note tells. A missing answer scores 0, and the last note has its reason.""",
+The same for one question to the largest context, for which each engine has 300 s. All answer it; the time is what it
+takes to bring 128 MiB within reach of the code.""",
     ),
 }
 
