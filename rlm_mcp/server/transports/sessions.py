@@ -1,9 +1,10 @@
-"""A limit on the handshake-era sessions of each tenant.
+"""Limits on the handshake-era sessions of each tenant, and of all tenants.
 
-The SDK bounds the sessions of all tenants together, so one tenant could take every place for SESSION_SECONDS. Here a
-tenant that opens one session too many loses the one that it has not used for longest; a client of that one is told 404
-and begins a new one, as after any idle time. Sessions with an open request or stream are not ended, so a tenant that
-has no other is refused.
+The SDK refuses a session that is one too many for the process until another has been idle for SESSION_SECONDS, so that
+clients that leave without ending theirs keep others out. Here a tenant that opens one session too many loses the one
+that it has not used for longest; where all tenants have too many, the tenant with the most does. A client of such a
+session is told 404 and begins a new one, as after any idle time. Sessions with an open request or stream are not ended,
+so where there are no others, the new one is refused.
 """
 
 from collections import OrderedDict
@@ -18,7 +19,10 @@ from rlm_mcp.server.transports.tenant_names import EVERYBODY, current_tenant
 from rlm_mcp.workspace.tenant_limits import LimitReached
 
 MOST_SESSIONS = 64
-"""Sessions of one tenant; each costs about 100 kB."""
+"""Sessions of one tenant, where there are tenants; each costs about 100 kB."""
+
+MOST_OF_ALL = 1_000
+"""Sessions of all tenants."""
 
 _SESSION_ID = MCP_SESSION_ID_HEADER.encode()
 
@@ -32,20 +36,25 @@ class _TenantSession:
 
 
 class SessionLimitMiddleware:
-    """ASGI middleware that bounds the sessions of each tenant; runs inside the rate limit."""
+    """ASGI middleware that bounds the sessions of each tenant and of all; runs inside the rate limit."""
 
-    def __init__(self, app: ASGIApp, *, most: int = MOST_SESSIONS) -> None:
+    def __init__(self, app: ASGIApp, *, most: int = MOST_SESSIONS, most_of_all: int = MOST_OF_ALL) -> None:
         self._app = app
         self._most = most
+        self._most_of_all = most_of_all
         self._opened: dict[str, OrderedDict[bytes, _TenantSession]] = {}
         """by tenant and session id, the least recently used first"""
 
     def __repr__(self) -> str:
-        return f"<SessionLimitMiddleware, {sum(map(len, self._opened.values()))} sessions>"
+        return f"<SessionLimitMiddleware, {self._count} sessions>"
+
+    @property
+    def _count(self) -> int:
+        return sum(map(len, self._opened.values()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it with 429."""
-        if scope["type"] != "http" or current_tenant() == EVERYBODY:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         own = self._opened.setdefault(current_tenant(), OrderedDict())
@@ -77,12 +86,23 @@ class SessionLimitMiddleware:
             session.open_requests -= 1
 
     async def _make_room(self, own: "OrderedDict[bytes, _TenantSession]", scope: Scope) -> None:
-        """Ends the tenant's least recently used idle session if it has too many. Raises LimitReached."""
-        while len(own) >= self._most:
-            idle = next((each for each, session in own.items() if session.open_requests == 0), None)
-            if idle is None:
+        """Ends sessions where there are too many. Raises LimitReached if they are at work."""
+        while current_tenant() != EVERYBODY and len(own) >= self._most:
+            if not await self._end_idle(own, scope):
                 raise LimitReached(f"{self._most} sessions are at work: end one of them")
-            await self._end(idle, own.pop(idle), scope)
+        while self._count >= self._most_of_all:
+            for sessions in sorted(self._opened.values(), key=len, reverse=True):
+                if await self._end_idle(sessions, scope):
+                    break
+            else:
+                raise LimitReached(f"{self._most_of_all} sessions of the server are at work: try again later")
+
+    async def _end_idle(self, sessions: "OrderedDict[bytes, _TenantSession]", scope: Scope) -> bool:
+        """Ends the least recently used session that is idle; False if none is."""
+        idle = next((each for each, session in sessions.items() if session.open_requests == 0), None)
+        if idle is not None:
+            await self._end(idle, sessions.pop(idle), scope)
+        return idle is not None
 
     async def _end(self, session_id: bytes, session: _TenantSession, scope: Scope) -> None:
         """Ends a session as its client would, by DELETE."""

@@ -29,7 +29,6 @@ from rlm_mcp.records.store import Runs
 from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.server.server import RlmServer
 from rlm_mcp.server.transports.health import report_health, report_ready
-from rlm_mcp.server.transports.http_protocol import MOST_CONNECTIONS
 from rlm_mcp.server.transports.request_parts import RequestPartsMiddleware
 from rlm_mcp.server.transports.sessions import SessionLimitMiddleware
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of, tenant_directories
@@ -153,7 +152,7 @@ def mcp_application(
     server.custom_route("/health", methods=["GET"])(report_health)
     server.custom_route("/ready", methods=["GET"])(partial(report_ready, host.is_ready))
     app = server.streamable_http_app(
-        transport_security=security, session_idle_timeout=SESSION_SECONDS, max_sessions=MOST_CONNECTIONS
+        transport_security=security, session_idle_timeout=SESSION_SECONDS, max_sessions=None
     )
     # The innermost ones: `add_middleware` would put them before the auth middleware, which knows whose the token is.
     app.user_middleware += [
