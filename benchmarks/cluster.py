@@ -136,9 +136,9 @@ async def maps_over_workers(
             return time.monotonic() - began
 
         for number in range(times):
-            second.send_signal(signal.SIGSTOP)
+            cluster.signal_worker(second, signal.SIGSTOP)
             alone = await seconds_of_map(2 * number)
-            second.send_signal(signal.SIGCONT)
+            cluster.signal_worker(second, signal.SIGCONT)
             seconds.append((alone, await seconds_of_map(2 * number + 1)))
     assert len(answers) == 1, answers
     one, two = (statistics.median(some) for some in zip(*seconds, strict=True))

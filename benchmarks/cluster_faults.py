@@ -189,9 +189,9 @@ class Breaker:
                 await asyncio.to_thread(self._cluster.kill_worker, worker)
                 self._cluster.start_worker()
             case "stop":
-                worker.send_signal(signal.SIGSTOP)
+                self._cluster.signal_worker(worker, signal.SIGSTOP)
                 await asyncio.sleep(STANDING_SECONDS)
-                worker.send_signal(signal.SIGCONT)
+                self._cluster.signal_worker(worker, signal.SIGCONT)
             case _:
                 node = self._cluster.nodes[worker.pid]
                 cut = Cut(sender=node.models_address, began=time.monotonic())

@@ -3,10 +3,11 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,7 @@ from tests.peers.cluster import (
     postgres_server,
     server_directory,
 )
+from tests.peers.forking import process_of
 from tests.peers.networks import Networks, Node, networks
 from tests.peers.openai_server import OpenAIServer, Request
 from tests.peers.places import COMMAND, environment, http_process
@@ -46,6 +48,8 @@ class ClusterProcesses:
     postgres: PostgresServer
     model: OpenAIServer
     directory: Path
+    command: Sequence[str] = COMMAND
+    """starts `rlm-mcp` for workers that are not on nodes"""
     urls: list[str] = field(default_factory=list)
     servers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
@@ -76,11 +80,10 @@ class ClusterProcesses:
 
     def start_worker(self, processor: int | None = None) -> "subprocess.Popen[bytes]":
         """Starts one more worker, which appends what it logs to a file; on one processor, if it is named."""
-        command, node = [*COMMAND, "worker"], None if self.networks is None else self.networks.add_node()
+        node = None if self.networks is None else self.networks.add_node()
         with (self.directory / "workers.log").open("ab") as log:
-            # Not a forked one, which stands behind another process: SIGSTOP would reach only that.
             process = subprocess.Popen(  # noqa: S603 - our own command
-                command if node is None else node.command(*command),
+                [*self.command, "worker"] if node is None else node.command(*COMMAND, "worker"),
                 env=self.new_machine(), stderr=log, start_new_session=True,
             )  # fmt: skip
         if node is not None:
@@ -89,6 +92,10 @@ class ClusterProcesses:
             os.sched_setaffinity(process.pid, {processor})
         self.workers.append(process)
         return process
+
+    def signal_worker(self, process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+        """Sends a signal to a worker itself, also where another process stands in for it."""
+        os.kill(process_of(process.pid), number)
 
     def kill_server(self, process: "subprocess.Popen[bytes]") -> None:
         """Kills a server."""
@@ -130,15 +137,18 @@ async def cluster_processes(
     cache_dir: Path = CACHE_DIR,
     *,
     servers: int = 1,
+    options: Sequence[str] = (),
     workers: int = 2,
     latency: float = LATENCY,
     is_durable: bool = False,
     has_nodes: bool = False,
+    command: Sequence[str] = COMMAND,
     reply_to: Callable[[Request], str] | None = None,
 ) -> AsyncIterator[ClusterProcesses]:
     """A cluster with its data in a directory, until the end of the block.
 
-    With `has_nodes`, each worker is on a node of its own, which can be cut off. Raises NetworksUnavailable.
+    Servers are started with these `options`, and workers by `command`. With `has_nodes`, each worker is started by
+    COMMAND on a node of its own, which can be cut off. Raises NetworksUnavailable.
     """
     programs = server_directory()
     assert programs is not None, "Postgres is not installed: `apt-get install postgresql` brings it"
@@ -158,13 +168,14 @@ async def cluster_processes(
             postgres=postgres,
             model=model,
             directory=directory,
+            command=command,
             bucket_is_away=bucket_is_away,
             networks=made,
         )
         stack.enter_context(cluster.closing)
         stack.callback(cluster.kill_workers)
         for _ in range(servers):
-            await cluster.start_server()
+            await cluster.start_server(*options)
         for _ in range(workers):
             cluster.start_worker()
         await asyncio.to_thread(cluster.wait_for_workers)

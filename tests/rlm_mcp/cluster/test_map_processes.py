@@ -16,12 +16,13 @@ from benchmarks.cluster_processes import ClusterProcesses, ask, call, cluster_pr
 from rlm_mcp.concurrency import run_in_thread
 from rlm_mcp.server.transports.token_file import digest_of
 from tests.peers.cluster import PostgresServer
+from tests.peers.forking import forked_command
 from tests.peers.openai_server import Request
 from tests.peers.places import at
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
 
-ITEMS, ROUNDS, MODULUS = 40, 500_000, 1_000_003
+ITEMS, ROUNDS, MODULUS = 40, 250_000, 1_000_003
 CODE = f"""
 def work(number):
     total = number
@@ -76,16 +77,18 @@ async def test_a_map_has_the_same_result_and_pays_each_call_once_whatever_become
     tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer, fault: Fault
 ) -> None:
     (tmp_path / "tokens").write_text(f"alice {digest_of('alice')}\n")
-    async with cluster_processes(tmp_path, sandbox_cache, workers=2, reply_to=reply_to) as cluster:
+    options, command = ["--token-file", str(tmp_path / "tokens")], forked_command()
+    async with cluster_processes(
+        tmp_path, sandbox_cache, options=options, workers=2, command=command, reply_to=reply_to
+    ) as cluster:
         home, other = cluster.workers
         with anyio.fail_after(240):
-            url = await cluster.start_server("--token-file", str(tmp_path / "tokens"))
-            async with at(url, "auto", "alice") as client:
+            async with at(cluster.url, "auto", "alice") as client:
                 await call(client, "register_context", text="".join(LINES), name="lines")
-                other.send_signal(signal.SIGSTOP)  # so that it is the other one that plays the run
+                cluster.signal_worker(other, signal.SIGSTOP)  # so that it is the other one that plays the run
                 begun = await call(client, "rlm_solve", query="1?", contexts=["lines"], mode="rlm", wait_seconds=0)
                 await wait_for_rows(cluster, "rlm_maps")
-                other.send_signal(signal.SIGCONT)
+                cluster.signal_worker(other, signal.SIGCONT)
                 await wait_for_rows(cluster, "rlm_map_items")
                 match fault:
                     case "kill":
@@ -93,9 +96,9 @@ async def test_a_map_has_the_same_result_and_pays_each_call_once_whatever_become
                     case "home":
                         await run_in_thread(cluster.kill_worker, home)
                     case "stop":
-                        other.send_signal(signal.SIGSTOP)
+                        cluster.signal_worker(other, signal.SIGSTOP)
                         await anyio.sleep(STANDING_SECONDS)
-                        other.send_signal(signal.SIGCONT)
+                        cluster.signal_worker(other, signal.SIGCONT)
                     case "cancel":
                         cancelled = await call(client, "cancel_run", run_id=begun["run_id"])
                         assert cancelled["status"] == "cancelled"

@@ -11,6 +11,7 @@ pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 from benchmarks.cluster_faults import Fault, run_under_faults
 from benchmarks.cluster_processes import SUMS, ask, call, cluster_processes
 from tests.peers.cluster import PASSWORD, PostgresServer
+from tests.peers.forking import forked_command
 from tests.peers.networks import why_unavailable
 from tests.peers.places import at
 
@@ -21,7 +22,8 @@ async def test_runs_that_a_server_begins_are_played_by_workers_and_cancelled_fro
     tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer
 ) -> None:
     with anyio.fail_after(240):
-        async with cluster_processes(tmp_path, sandbox_cache, workers=1, latency=0.01) as cluster:
+        command = forked_command()
+        async with cluster_processes(tmp_path, sandbox_cache, workers=1, latency=0.01, command=command) as cluster:
             async with at(cluster.url, "auto") as client:
                 await call(client, "register_context", text="a line\n" * 20_000, name="lines")
                 run = await ask(client, "lines", 1)
@@ -43,7 +45,9 @@ async def test_a_context_of_one_server_is_asked_about_at_another_and_outlives_it
 ) -> None:
     text = "a line\n" * 20_000
     with anyio.fail_after(240):
-        async with cluster_processes(tmp_path, sandbox_cache, servers=2, workers=1, latency=0.01) as cluster:
+        async with cluster_processes(
+            tmp_path, sandbox_cache, servers=2, workers=1, latency=0.01, command=forked_command()
+        ) as cluster:
             async with (
                 at(cluster.urls[0], "auto") as first,
                 at(cluster.urls[1], "auto") as listening,
@@ -74,7 +78,9 @@ async def test_no_fault_makes_a_run_fail_or_a_paid_call_be_asked_again(
     if fault == "cut" and (reason := why_unavailable()):
         pytest.skip(f"no worker can be cut off here: {reason}")
     with anyio.fail_after(280):
-        async with cluster_processes(tmp_path, sandbox_cache, workers=2, has_nodes=fault == "cut") as cluster:
+        async with cluster_processes(
+            tmp_path, sandbox_cache, workers=2, has_nodes=fault == "cut", command=forked_command()
+        ) as cluster:
             found = await run_under_faults(cluster, seconds=8, clients=2, faults=[fault], seed=1)
     assert found.wrong == []
     assert (found.repeated, found.unrecorded, found.old_epochs, found.sent_later) == (0, 0, 0, 0)

@@ -18,6 +18,7 @@ from rlm_mcp.workspace.kept_repl import what_became_of
 from rlm_mcp.workspace.repl_states import TakenState
 from tests.peers.balancer import Balancer
 from tests.peers.cluster import PostgresServer
+from tests.peers.forking import forked_command
 from tests.peers.places import at
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
@@ -147,7 +148,10 @@ async def test_a_handshake_client_whose_server_died_is_told_404_and_initializes_
     tmp_path: Path, sandbox_cache: Path, postgres: PostgresServer
 ) -> None:
     with anyio.fail_after(240):
-        async with cluster_processes(tmp_path, sandbox_cache, servers=2, workers=1, latency=0.2) as cluster:
+        command = forked_command()
+        async with cluster_processes(
+            tmp_path, sandbox_cache, servers=2, workers=1, latency=0.2, command=command
+        ) as cluster:
             balancer = Balancer(cluster.urls)
             async with balancer.client("legacy") as client:
                 await call(client, "register_context", text="a line\n" * 20_000, name="lines")
