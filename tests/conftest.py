@@ -54,7 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection(session: pytest.Session) -> None:
     """Imports the test files beforehand, each worker of pytest-xdist beginning with others.
 
-    The first time their asserts are rewritten, which takes four seconds: so each worker does a part for all.
+    The first time their asserts are rewritten, which takes four seconds, and Hypothesis looks for constants in all our
+    modules, which takes two: so each worker does a part for all, and they find the rest in files.
     """
     if WORKER not in os.environ:
         return
@@ -64,6 +65,12 @@ def pytest_collection(session: pytest.Session) -> None:
     for path in [*paths[first:], *paths[:first]]:
         with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest imports it again, and tells
             importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
+    ours = sorted(name for name in sys.modules if name.partition(".")[0] in {"benchmarks", "rlm_mcp", "wasm_runtime"})
+    with contextlib.suppress(ImportError):  # not of its public interface
+        from hypothesis.internal.constants_ast import constants_from_module
+
+        for name in ours[worker::workers]:
+            constants_from_module(sys.modules[name])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
