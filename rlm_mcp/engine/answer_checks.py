@@ -35,7 +35,7 @@ _PICKED = re.compile(
 )
 _CLASSIFIED = re.compile(
     r"classify judged (?P<all>\d[\d,]{0,11}) items(?:; (?P<unsure>\d{1,9}) of them uncertain[^;]*)?"
-    r"(?:; (?P<failed>\d{1,9}) without)?"
+    r"(?:; (?P<failed>\d{1,9}) without[^;]*)?(?P<same>; all of them )?"
 )
 _ONE = re.compile(r"\b(the only|only one|exactly one|the single|the one (?:that|who|which))\b", re.IGNORECASE)
 _LOOKS_FOR = frozenset(
@@ -77,6 +77,8 @@ def _of_verdicts(question: str, cells: Sequence[CellResult], *, judged_weakly: b
     classified = _last(_CLASSIFIED, cells)
     if classified is not None and int(classified["unsure"] or 0) > _MANY_UNSURE * _number(classified["all"]):
         yield f"a model was unsure of {classified['unsure']} of {classified['all']} texts"
+    if classified is not None and classified["same"] and _number(classified["all"]) >= _FEW_TEXTS:
+        yield f"a model gave all {classified['all']} texts the same label"
     for found in filter(None, (picked, classified)):
         if found["failed"]:
             yield f"{found['failed']} of {found['all']} texts could not be judged"

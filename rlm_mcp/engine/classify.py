@@ -105,9 +105,9 @@ def estimate(items: Sequence[str], *, size: int) -> tuple[int, int]:
     return _cost(len(texts), sum(map(len, texts)), sum(map(estimate_tokens, texts)), size)
 
 
-def estimate_many(count: int, chars: int) -> tuple[int, int]:
+def estimate_many(count: int, chars: int, *, size: int) -> tuple[int, int]:
     """The same for so many texts of so many characters together, before they are known, to two digits."""
-    calls, tokens = _cost(count, chars, chars // 4, PACK_SIZES[0])
+    calls, tokens = _cost(count, chars, chars // 4, size)
     unit = 10 ** max(0, len(str(tokens)) - 2)
     return calls, ceil(tokens / unit) * unit
 
@@ -306,28 +306,35 @@ class _Judging:
         """Has doubtful texts judged again, `more` times, and those with a tie once more; all if none is marked."""
         doubtful = sorted(self.doubtful & self.labels.keys()) or sorted(self.labels)
         ballots = {index: [self.labels[index]] for index in doubtful}
+        sure: Counter[int] = Counter()
         self.anchors = {}
         for turn in range(1, more + 1):
-            await self._ballot(turn, doubtful, ballots)
+            sure.update(await self._ballot(turn, doubtful, ballots))
         tied = [index for index, ballot in ballots.items() if _is_tied(ballot)]
         await self._ballot(more + 1, tied, ballots)
         self.doubtful.clear()
         for index, ballot in ballots.items():
             counts = Counter(ballot)
             self.labels[index] = counts.most_common(1)[0][0]  # of equals the first verdict
-            if len(counts) > 1 or len(ballot) == 1:
+            # A small model that leans to one label gives it again and again, each time with doubt.
+            if len(counts) > 1 or len(ballot) == 1 or (self.is_weak and sure[index] <= more // 2):
                 self.uncertain.add(index)
 
-    async def _ballot(self, turn: int, indices: Sequence[int], ballots: Mapping[int, list[str]]) -> None:
-        """Adds a verdict for each of the texts, with the labels in another order than in other turns."""
+    async def _ballot(self, turn: int, indices: Sequence[int], ballots: Mapping[int, list[str]]) -> list[int]:
+        """Adds a verdict for each of the texts, with the labels in another order than in other turns.
+
+        Returns the texts whose verdict was not doubtful.
+        """
         first = turn % len(self.labelling.labels)
         turned = (*self.labelling.labels[first:], *self.labelling.labels[:first])
         form: Form = "keyed" if self.is_weak else "coded"
         size = WEAK_PACK // 2 if self.is_weak else VOTE_PACK
         packs = self._packs(indices[::-1] if turn % 2 else indices, size, form)
-        for verdicts in await self._ask_packs(packs, replace(self.labelling, labels=turned)):
+        told = await self._ask_packs(packs, replace(self.labelling, labels=turned))
+        for verdicts in told:
             for index, label in verdicts.labels.items():
                 ballots[index].append(label)
+        return [index for verdicts in told for index in verdicts.labels.keys() - verdicts.doubtful]
 
     def give_reason(self, reason: str) -> None:
         """Notes why there is no label where there is none."""

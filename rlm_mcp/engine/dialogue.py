@@ -46,11 +46,17 @@ class Dialogue:
         self._system = prompts.system(
             rules.strength,
             sub_prompt_chars=rules.sub_prompt_chars,
+            sub_errs=rules.sub_errs,
             imports=rules.imports,
             functions=rules.functions,
         )
         self._opening = prompts.opening(
-            question.query, briefs, question.schema, rules.strength, usd_per_mtok=rules.sub_usd_per_mtok
+            question.query,
+            briefs,
+            question.schema,
+            rules.strength,
+            usd_per_mtok=rules.sub_usd_per_mtok,
+            sub_errs=rules.sub_errs,
         )
         self._exchanges: list[_Exchange] = []
         self._to_say: list[str] = []

@@ -3,6 +3,7 @@
 Runs inside the sandbox as a module of its own; `prelude` shows these functions to code in the REPL.
 """
 
+import collections
 import json
 import re
 import types
@@ -37,6 +38,8 @@ OF_THE_ONLY = re.compile(
     re.IGNORECASE,
 )
 """The only text of a kind, and what it is that makes it so: each text is asked whether it is one of these."""
+
+TALLIED, TALLY_CHARS = 5, 40
 
 READ_CHARS = 4_000
 """Characters of a text in one sub-call of read: small models overlook a sentence in more."""
@@ -270,8 +273,18 @@ def classify(items, question, labels, *, examples=(), model=None, batch=None, vo
     judged = _classified(items, question, labels, examples=examples, model=model, batch=batch, votes=votes)
     about = [f"{len(judged.uncertain)} of them uncertain (.uncertain has their indices)"] if judged.uncertain else []
     about += [f"{len(judged.failed)} without a label (.failed)"] if judged.failed else []
+    about += [_tally(judged)] if len(judged) > len(judged.failed) else []
     notes.append("; ".join([f"classify judged {len(items) - len(judged.failed):,} items", *about]) + ".")
     return judged
+
+
+def _tally(judged):
+    """How many items have each label, so that one that all items got is seen at once."""
+    counts = collections.Counter(label for label in judged if not isinstance(label, FailedCall)).most_common()
+    if len(counts) == 1:
+        return f"all of them {counts[0][0][:TALLY_CHARS]!r}"
+    more = f", {len(counts) - TALLIED} more labels" if len(counts) > TALLIED else ""
+    return ", ".join(f"{label[:TALLY_CHARS]!r} {count:,}" for label, count in counts[:TALLIED]) + more
 
 
 def _classified(items, question, labels, **options):

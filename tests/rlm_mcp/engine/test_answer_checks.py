@@ -65,6 +65,25 @@ def test_texts_that_were_not_judged_or_judged_by_a_small_model_are_told() -> Non
 
 
 @pytest.mark.parametrize(
+    ("note", "expected"),
+    [
+        ("classify judged 89 items; all of them 'declined'.", ["a model gave all 89 texts the same label"]),
+        ("classify judged 7 items; all of them 'declined'.", []),
+        ("classify judged 89 items; 'declined' 37, 'other' 52.", []),
+        (
+            (
+                "classify judged 20 items; 1 of them uncertain (.uncertain has their indices);"
+                " 2 without a label (.failed); all of them 'x; y'."
+            ),
+            ["a model gave all 20 texts the same label", "2 of 20 texts could not be judged"],
+        ),
+    ],
+)
+def test_a_label_that_all_texts_share_is_doubtful(note: str, expected: list[str]) -> None:
+    assert reasons("How many?", 3, cell("", note)) == expected
+
+
+@pytest.mark.parametrize(
     "note",
     [
         f"pick asked of each text 'x': yes for {'9' * 5_000} of 9.",

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from rlm_mcp.engine.classify import Classified, classify
+from rlm_mcp.engine.doubts import DOUBT
 from rlm_mcp.engine.packs import Labelling
 from rlm_mcp.errors import BudgetExceeded, SubCallFailed
 from tests.rlm_mcp.engine.oracle import Oracle, fails
@@ -226,6 +227,19 @@ async def test_doubtful_texts_alone_are_judged_a_second_time_and_reported_where_
     judged = await classify(oracle, TEXTS, ASKED, votes=2)
     assert (oracle.sizes[-1], oracle.judged[TEXTS[9]], judged.uncertain) == (2, 2, ())
     assert "Labels: p = person; n = number; l = place" in oracle.prompts[-1]
+
+
+@pytest.mark.parametrize(("doubts", "uncertain"), [(range(1), ()), (range(4), (0,))])
+async def test_a_small_model_that_agrees_with_itself_in_doubt_stays_uncertain(
+    doubts: range, uncertain: tuple[int, ...]
+) -> None:
+    said = iter(range(9))
+
+    async def weak(prompt: str, *, schema: object = None) -> object:
+        return {"1": "yes" + DOUBT * (next(said) in doubts)}
+
+    judged = await classify(weak, ["x"], Labelling(question="Bad?", labels=("yes", "no")), by_measure=False, votes=3)
+    assert (judged.labels, judged.uncertain) == (("yes",), uncertain)
 
 
 async def test_a_tie_of_two_votes_is_broken_by_a_third_and_stays_uncertain() -> None:

@@ -25,6 +25,19 @@ def test_the_system_prompt_is_the_same_for_every_question_and_names_the_room_of_
     assert estimate_tokens(prompts.system("weak").content) < 300
 
 
+def test_a_strong_model_is_told_that_its_sub_model_is_small_and_what_that_costs() -> None:
+    usual, small = (prompts.system("strong", sub_errs=each).content for each in (False, True))
+    assert "is small" not in usual
+    assert "is small. It judges best when each call has one short text" in small
+    assert "200 a call, each with about 3 tokens more" in usual
+    assert "8 a call, each with about 30 tokens more" in small
+    assert "{" not in small
+
+    brief = Brief(name="a", kind="text", chars=200_000, lines=4_000)
+    told = prompts.opening("Which?", [brief], None, "strong", sub_errs=True)
+    assert "classify over all 4,000 lines 500 sub-calls and 160,000 tokens" in told
+
+
 @pytest.mark.parametrize("name", ["context", "search", "llm_query", "classify", "FINAL"])
 def test_both_profiles_are_told_of(name: str) -> None:
     assert name in prompts.STRONG_SYSTEM

@@ -44,7 +44,7 @@ async def test_a_text_given_to_classify_or_pick_is_judged_by_its_lines(opened: O
     assert cell.value == "['bad', 'good']"
     assert cell.notes == (
         "classify was given one text and judged its 2 lines that are not blank.",
-        "classify judged 2 items.",
+        "classify judged 2 items; 'bad' 1, 'good' 1.",
     )
     for code, problem in {
         "classify({'a': 1}, 'Is it bad?', ['bad', 'good'])": "takes a list of texts, and got a mapping",
@@ -65,7 +65,10 @@ async def test_labels_tell_which_items_are_uncertain_and_which_have_none(opened:
     cell = await repl.run("r = classify(['a', 'b'], 'Is it bad?', ['bad', 'good'])\n(r, r.uncertain, r.failed)")
     assert cell.value == "(['good', 'no label for item 1: it timed out'], [0], [1])"
     assert cell.notes == (
-        "classify judged 1 items; 1 of them uncertain (.uncertain has their indices); 1 without a label (.failed).",
+        (
+            "classify judged 1 items; 1 of them uncertain (.uncertain has their indices); 1 without a label (.failed);"
+            " all of them 'good'."
+        ),
     )
 
 
