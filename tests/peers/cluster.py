@@ -1,5 +1,7 @@
 """The parts of a cluster, started on this machine: a Postgres server, and an object store that speaks S3."""
 
+import atexit
+import functools
 import os
 import secrets
 import shutil
@@ -88,29 +90,47 @@ class PostgresServer:
 @contextmanager
 def postgres_server(programs: Path, *, address: str = LOOPBACK, is_durable: bool = False) -> Iterator[PostgresServer]:
     """Starts a server of its own; as the user `postgres` if the tests run as root, which it refuses."""
-    directory = Path(tempfile.mkdtemp(prefix="rlm-pg-"))
-    account: dict[str, Any] = {}
-    if sys.platform != "win32" and os.getuid() == 0:
-        account = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        shutil.chown(directory, "postgres", "postgres")
+    directory = _new_directory(in_memory=not is_durable)
     server = PostgresServer(
-        programs, directory, _free_port(address), address=address, is_durable=is_durable, account=account
+        programs, directory, _free_port(address), address=address, is_durable=is_durable, account=_account()
     )
     try:
-        (directory / "password").write_text(PASSWORD)
-        (directory / "password").chmod(0o644)
-        options = ["-U", USER, "--pwfile", str(directory / "password"), "-A", "scram-sha-256", "-E", "UTF8"]
-        subprocess.run(  # noqa: S603 - a program of Debian's package
-            [str(programs / "initdb"), "-D", str(directory / "data"), *options, "--no-locale", "--no-sync"],
-            check=True, capture_output=True, cwd=directory, **account,
-        )  # fmt: skip
-        with (directory / "data" / "pg_hba.conf").open("a") as rules:
-            rules.write("host all all samenet scram-sha-256\n")
+        subprocess.run(["cp", "-a", _new_data(programs), directory / "data"], check=True, **_account())  # noqa: S603, S607 - what was made below
         server.start()
         yield server
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _account() -> dict[str, Any]:
+    is_root = sys.platform != "win32" and os.getuid() == 0
+    return {"user": "postgres", "group": "postgres", "extra_groups": []} if is_root else {}
+
+
+def _new_directory(*, in_memory: bool) -> Path:
+    """A directory of the account; in memory if the temporary files of tests are, see tests/conftest.py."""
+    directory = tempfile.mkdtemp(prefix="rlm-pg-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT") if in_memory else None)
+    if _account():
+        shutil.chown(directory, "postgres", "postgres")
+    return Path(directory)
+
+
+@functools.cache
+def _new_data(programs: Path) -> Path:
+    """The data of a new server, which is copied for each: `initdb` takes most of the time of a start."""
+    directory = _new_directory(in_memory=True)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    (directory / "password").write_text(PASSWORD)
+    (directory / "password").chmod(0o644)
+    options = ["-U", USER, "--pwfile", str(directory / "password"), "-A", "scram-sha-256", "-E", "UTF8"]
+    subprocess.run(  # noqa: S603 - a program of Debian's package
+        [str(programs / "initdb"), "-D", str(directory / "data"), *options, "--no-locale", "--no-sync"],
+        check=True, capture_output=True, cwd=directory, **_account(),
+    )  # fmt: skip
+    with (directory / "data" / "pg_hba.conf").open("a") as rules:
+        rules.write("host all all samenet scram-sha-256\n")
+    return directory / "data"
 
 
 class _ObjectServer(ThreadingHTTPServer):
