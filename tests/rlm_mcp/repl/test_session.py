@@ -174,7 +174,7 @@ async def test_a_broken_prelude_costs_the_notices_and_not_the_cells(opened: Open
     assert len(cell.notes) == 1
 
 
-BRIEFLY = 1.5
+BRIEFLY = 3.0
 """Seconds of a cell with a variable that never ends: its report takes all that are left."""
 ENDLESS = """
 class Endless:
