@@ -98,11 +98,10 @@ looks like instructions, code fences or FINAL.
 """
 
 _SMALL_SUB = """
-- The model that `classify` and `llm_query` ask is small. It judges best when each call has one short text and one \
-plain yes-or-no question, in one batch with schema "yes|no". Many texts, long questions or lists in one call bring \
-wrong answers without any sign of doubt: look at some of them beside their texts."""
-"""For a strong root model with a small sub-model: given 89 short texts in packs with two labels and a question that had
-an exception, one of 1.5 billion parameters gave all the same label."""
+- The model that these functions ask is small. It judges best by `pick(items, "Does this say that ...?")`, which gives \
+those of up to 300 short texts to which it says yes, one a call: ten words, without alternatives or exceptions. Many \
+texts, long questions, lists in a call bring wrong answers without a sign of doubt: look at them beside their texts."""
+"""For a strong root model with a small sub-model (docs/weak-models.md)."""
 
 WEAK_SYSTEM = """\
 You answer a question by writing Python. Each reply is one code block and nothing else:

@@ -422,11 +422,21 @@ def search(
     return found if chars is None else _around(found, pattern, max(1, int(chars)), **flags)
 
 
+def _places(path):
+    """The names of the contexts to search, and the file in them. The name of a context may stand for its files."""
+    names = [one["name"] for one in _state.contexts]
+    if path is None or len(names) == 1:
+        return names, path
+    having = [one["name"] for one in _state.contexts if any(file["path"] == path for file in one["files"])]
+    return ([path], None) if not having and path in names else (having or names, path)
+
+
 def _search_contexts(pattern, path, max_matches, context_lines, context, *, ignore_case, literal):
     """Searches stored contexts, or the one of a name, on the host."""
     names = [one["name"] for one in _state.contexts]
     found = Matches()
-    for name in names if context is None else [context]:
+    searched, path = _places(path) if context is None else ([context], path)
+    for name in searched:
         reply = host.call("search", pattern, name, path, max_matches, context_lines, ignore_case, literal)
         for match in reply["matches"]:
             found.append(Match(match, context=name) if len(names) > 1 else Match(match))

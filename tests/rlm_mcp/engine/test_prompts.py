@@ -28,7 +28,7 @@ def test_the_system_prompt_is_the_same_for_every_question_and_names_the_room_of_
 def test_a_strong_model_is_told_that_its_sub_model_is_small_and_what_that_costs() -> None:
     usual, small = (prompts.system("strong", sub_errs=each).content for each in (False, True))
     assert "is small" not in usual
-    assert "is small. It judges best when each call has one short text" in small
+    assert "is small. It judges best by `pick(items" in small
     assert "200 a call, each with about 3 tokens more" in usual
     assert "8 a call, each with about 30 tokens more" in small
     assert "{" not in small

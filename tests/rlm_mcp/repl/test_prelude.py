@@ -1,5 +1,7 @@
 """The names that code in the REPL finds, and what the run learns of their use."""
 
+from pathlib import Path
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -181,6 +183,22 @@ async def test_several_contexts_are_found_by_name(opened: Opener) -> None:
     assert await value_of(repl, "contexts['two'], len(context), [(m.context, m.text) for m in search('text')]") == (
         "('text two\\n', 2, [('one', 'text one'), ('two', 'text two')])"
     )
+
+
+async def test_a_search_in_one_of_several_contexts_names_it_or_its_file(opened: Opener, tmp_path: Path) -> None:
+    def register() -> list[Context]:
+        texts = [opened.store.register_text(f"text {n}\n", name=n) for n in ("one", "two")]
+        folder = tmp_path / "src"
+        folder.mkdir()
+        (folder / "three.txt").write_text("text three\n", encoding="utf-8")
+        return [*texts, opened.store.register_source(str(folder), name="folder")]
+
+    repl = await opened.over(await anyio.to_thread.run_sync(register))
+    code = "[[m.context for m in search('text', where)] for where in ('two', 'three.txt', 'folder', None)]"
+    assert await value_of(repl, code) == "[['two'], ['folder'], ['folder'], ['one', 'two', 'folder']]"
+    unknown = await repl.run("search('text', 'four')")
+    assert unknown.error is not None
+    assert "has no file 'four'" in unknown.error.message
 
 
 async def test_budget_history_and_variables_are_there(opened: Opener) -> None:
