@@ -197,11 +197,11 @@ class KeptRepl:
         """Counts a cell, once the variables are those of the cell before; False if this takes another session."""
         # A process that has waited runs one cell at least, or two could pass the REPL on for ever.
         self._is_leaving |= self._is_wanted and self._has_run
-        if self._is_outdated or (self._is_leaving and self._is_unsaved):
+        if self._is_abandoned or self._is_outdated or (self._is_leaving and self._is_unsaved):
             return False
         if self._lease is None:
-            if self._is_abandoned or (taken := await self._take()) is None:
-                return True
+            if (taken := await self._take()) is None:
+                return not self._is_abandoned
             # A state that could not be taken when the REPL was opened is older than what is in the REPL by now.
             if taken.begun:
                 self._notes.append(REPLACED)

@@ -120,6 +120,20 @@ async def test_a_reset_forgets_what_was_kept() -> None:
     assert (first.restored, second.restored) == ([[], []], [[b"1"]])
 
 
+async def test_a_cell_that_waits_while_its_repl_is_forgotten_runs_in_a_new_one_that_is_saved() -> None:
+    states = MemoryReplStates()
+    async with process(states) as one:
+        async with anyio.create_task_group() as cells:
+            cells.start_soon(one.run, "a", "wait")
+            await one.began.wait()
+            cells.start_soon(one.run)
+            await anyio.wait_all_tasks_blocked()
+            await one.repls.forget("a")
+            one.go.set()
+        assert len(one.opener.opened) == 2
+    assert taken(states, "a", one.opener.opened[-1].image).data == b"1"
+
+
 async def test_a_forgotten_context_leaves_nothing() -> None:
     states = MemoryReplStates()
     async with process(states) as server:
