@@ -15,6 +15,7 @@ from typing import Any, Literal
 from benchmarks.cluster_processes import SUMS, ClusterProcesses, ask_by
 from rlm_mcp.records.lease import EXPIRY_SECONDS
 from tests.peers.balancer import Balancer
+from tests.peers.places import ServerEnded
 
 STANDING_SECONDS = 4.5
 """Longer than a lease lasts."""
@@ -24,6 +25,7 @@ CUT_SECONDS = (4.0, 12.0)
 
 BUCKET_AWAY_SECONDS = 30.0
 DATABASE_AWAY_SECONDS = 3.0
+RESTART_SECONDS = 1.0
 
 SECONDS_BETWEEN = (0.5, 3.0)
 
@@ -206,7 +208,7 @@ class Breaker:
         match fault:
             case "server":
                 await asyncio.to_thread(cluster.kill_server, self._dice.choice(cluster.servers))
-                await cluster.start_server()
+                await self._start_server()
             case "bucket":
                 cluster.bucket_is_away.set()
                 await asyncio.sleep(BUCKET_AWAY_SECONDS)
@@ -215,6 +217,16 @@ class Breaker:
                 await asyncio.to_thread(cluster.postgres.stop)
                 await asyncio.sleep(DATABASE_AWAY_SECONDS)
                 await asyncio.to_thread(cluster.postgres.start)
+
+    async def _start_server(self) -> None:
+        """Starts a server until one runs, as what supervises services does: without its database, it ends."""
+        while True:
+            try:
+                await self._cluster.start_server()
+            except ServerEnded:
+                await asyncio.sleep(RESTART_SECONDS)
+            else:
+                return
 
 
 async def run_under_faults(

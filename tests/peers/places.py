@@ -101,6 +101,10 @@ def http_process(
                 process.kill()
 
 
+class ServerEnded(AssertionError):
+    """A server ended before it listened; the text is what it logged."""
+
+
 def served_url(process: "subprocess.Popen[bytes]") -> str:
     """The URL that a server over HTTP logs once it listens."""
     assert process.stderr is not None
@@ -108,7 +112,8 @@ def served_url(process: "subprocess.Popen[bytes]") -> str:
     while found is None and (line := process.stderr.readline().decode()):
         said += line
         found = re.search(r"serving MCP on (http://[0-9.]+:[0-9]+)/mcp", line)
-    assert found is not None, said
+    if found is None:
+        raise ServerEnded(said)
     return found[1]
 
 
