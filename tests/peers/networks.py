@@ -77,12 +77,12 @@ class Networks:
         name = f"rlm{self.number}-{number}"
         _ip("netns", "add", name)
         node = Node(
-            name=name, number=number, link=f"s{self.number}-{number}", models_address=f"198.19.{self.number}.{number}"
+            name=name, number=number, link=self._link("rlms", number), models_address=f"198.19.{self.number}.{number}"
         )
         self.nodes.append(node)
         _ip("-n", name, "link", "set", "lo", "up")
         for bridge, address in self.bridges().items():
-            link, inside = f"{bridge[3]}{self.number}-{number}", f"eth-{bridge[3]}"
+            link, inside = self._link(bridge, number), f"eth-{bridge[3]}"
             _ip("link", "add", link, "type", "veth", "peer", "name", inside, "netns", name)
             _ip("link", "set", link, "master", bridge, "up")
             _ip("-n", name, "address", "add", f"{address.rpartition('.')[0]}.{number}/24", "dev", inside)
@@ -91,9 +91,15 @@ class Networks:
             _ip("-n", name, "neighbour", "replace", address, "lladdr", _hardware_address(bridge), "dev", inside)
         return node
 
+    def _link(self, bridge: str, number: int) -> str:
+        """The name of the link between a bridge and a node, outside of the node."""
+        return f"{bridge[3]}{self.number}-{number}"
+
     def remove(self, node: Node) -> None:
         """Removes a node, whose processes have ended."""
         self.nodes.remove(node)
+        for bridge in self.bridges():  # the kernel would remove them some time after the namespace
+            _ip("link", "delete", self._link(bridge, node.number))
         _ip("netns", "delete", node.name)
 
 
