@@ -7,7 +7,9 @@ session is told 404 and begins a new one, as after any idle time. Sessions with 
 so where there are no others, the new one is refused.
 """
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,22 +26,34 @@ MOST_SESSIONS = 64
 MOST_OF_ALL = 1_000
 """Sessions of all tenants."""
 
+SESSION_SECONDS = 300.0
+"""The SDK closes a session without an open request or stream after this time, and its client begins a new one."""
+
 _SESSION_ID = MCP_SESSION_ID_HEADER.encode()
 
 
 @dataclass(slots=True, kw_only=True)
 class _TenantSession:
-    """An open session: the user that opened it, and how many requests it is answering."""
+    """An open session: the user that opened it, how many requests it is answering, and when the last began or ended."""
 
     user: Any
+    used_at: float
     open_requests: int = 0
 
 
 class SessionLimitMiddleware:
     """ASGI middleware that bounds the sessions of each tenant and of all; runs inside the rate limit."""
 
-    def __init__(self, app: ASGIApp, *, most: int = MOST_SESSIONS, most_of_all: int = MOST_OF_ALL) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        most: int = MOST_SESSIONS,
+        most_of_all: int = MOST_OF_ALL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
+        self._clock = clock
         self._most = most
         self._most_of_all = most_of_all
         self._opened: dict[str, OrderedDict[bytes, _TenantSession]] = {}
@@ -72,7 +86,7 @@ class SessionLimitMiddleware:
                 if message["status"] == 404 or (scope["method"] == "DELETE" and message["status"] < 400):
                     own.pop(session_id or b"", None)
                 elif given is not None and message["status"] < 400 and session_id is None:
-                    own[given] = _TenantSession(user=scope.get("user"))
+                    own[given] = _TenantSession(user=scope.get("user"), used_at=self._clock())
             await send(message)
 
         if session_id is None or (session := own.get(session_id)) is None:
@@ -84,18 +98,30 @@ class SessionLimitMiddleware:
             await self._app(scope, receive, note_sessions)
         finally:
             session.open_requests -= 1
+            session.used_at = self._clock()
 
     async def _make_room(self, own: "OrderedDict[bytes, _TenantSession]", scope: Scope) -> None:
         """Ends sessions where there are too many. Raises LimitReached if they are at work."""
         while current_tenant() != EVERYBODY and len(own) >= self._most:
             if not await self._end_idle(own, scope):
                 raise LimitReached(f"{self._most} sessions are at work: end one of them")
+        if self._count >= self._most_of_all:
+            self._forget_closed()
         while self._count >= self._most_of_all:
             for sessions in sorted(self._opened.values(), key=len, reverse=True):
                 if await self._end_idle(sessions, scope):
                     break
             else:
                 raise LimitReached(f"{self._most_of_all} sessions of the server are at work: try again later")
+
+    def _forget_closed(self) -> None:
+        """Counts those no more that the SDK has closed by itself."""
+        closed = self._clock() - SESSION_SECONDS
+        for sessions in self._opened.values():
+            for session_id in [
+                each for each, one in sessions.items() if not one.open_requests and one.used_at < closed
+            ]:
+                del sessions[session_id]
 
     async def _end_idle(self, sessions: "OrderedDict[bytes, _TenantSession]", scope: Scope) -> bool:
         """Ends the least recently used session that is idle; False if none is."""

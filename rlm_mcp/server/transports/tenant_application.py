@@ -30,7 +30,7 @@ from rlm_mcp.repl.sandbox import open_sandbox
 from rlm_mcp.server.server import RlmServer
 from rlm_mcp.server.transports.health import report_health, report_ready
 from rlm_mcp.server.transports.request_parts import RequestPartsMiddleware
-from rlm_mcp.server.transports.sessions import SessionLimitMiddleware
+from rlm_mcp.server.transports.sessions import SESSION_SECONDS, SessionLimitMiddleware
 from rlm_mcp.server.transports.tenant_names import EVERYBODY, directory_of, tenant_directories
 from rlm_mcp.server.transports.tenants import Tenants
 from rlm_mcp.settings import Settings
@@ -47,10 +47,6 @@ log = logging.getLogger(__name__)
 
 QUOTA_BYTES = 20 << 30
 """The bytes that one tenant may store unless RLM_MCP_QUOTA_BYTES is set."""
-
-SESSION_SECONDS = 300.0
-"""A handshake-era session without an open request or stream ends after this time, and its client begins a new one.
-The session of a client that died costs 100 kB until then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

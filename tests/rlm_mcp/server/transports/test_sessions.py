@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rlm_mcp.server.transports.sessions import SessionLimitMiddleware
+from rlm_mcp.server.transports.sessions import SESSION_SECONDS, SessionLimitMiddleware
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,9 @@ class Site:
 
     def __init__(self, *, most: int = 2, most_of_all: int = 3) -> None:
         self.sessions = Sessions()
-        self._app = AuthContextMiddleware(SessionLimitMiddleware(self.sessions, most=most, most_of_all=most_of_all))
+        self.seconds = 0.0
+        limited = SessionLimitMiddleware(self.sessions, most=most, most_of_all=most_of_all, clock=lambda: self.seconds)
+        self._app = AuthContextMiddleware(limited)
 
     async def request(self, tenant: str | None, session_id: str | None = None, path: str = "/mcp") -> tuple[int, str]:
         """Status and session id of the answer to a POST; a tenant of None has no token."""
@@ -86,6 +88,17 @@ async def test_where_all_have_too_many_the_tenant_with_the_most_loses_one() -> N
     _, of_bob, newer = await site.opened("ann", "bob", "ann")
     (of_eve,) = await site.opened("eve")
     assert list(site.sessions.open) == [of_bob, newer, of_eve]
+
+
+async def test_sessions_that_were_closed_after_their_idle_time_do_not_count() -> None:
+    site = Site()
+    await site.opened("bob", "eve")
+    site.seconds = SESSION_SECONDS
+    of_ann = await site.opened("ann")
+    site.seconds += 1.0
+    site.sessions.open = {of_ann[0]: "ann"}  # as the SDK does by itself
+    (newer,) = await site.opened("ann")
+    assert list(site.sessions.open) == [*of_ann, newer]
 
 
 async def test_without_tokens_only_the_sum_is_bounded_and_a_session_that_was_left_makes_room() -> None:
