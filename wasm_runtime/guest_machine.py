@@ -3,15 +3,13 @@
 Memory is accounted for before it is used: the heap and the files of one guest share one limit (`SessionMemory`).
 """
 
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from wasm_runtime.budget import SessionMemory
 from wasm_runtime.errors import OutOfMemoryBudget, SnapshotMismatch
-from wasm_runtime.imports.guest import Guest
+from wasm_runtime.imports.guest import REAL, Guest, Surroundings
 from wasm_runtime.machine.interpreter import Interpreter
 from wasm_runtime.machine.memory import WASM_PAGE_BYTES, MemoryRuns
 from wasm_runtime.machine.pages import SavedPages
@@ -51,6 +49,7 @@ class GuestMachine:
         files: Mapping[str, FileSource],
         functions: list[str],
         devices: Mapping[str, Device],
+        surroundings: Surroundings = REAL,
         copy_of: "GuestMachine | None" = None,
         since: "SavedMachine | None" = None,
     ) -> None:
@@ -64,13 +63,20 @@ class GuestMachine:
         """
         self._shared, self._limit_bytes = shared, memory_bytes
         self._files, self._functions, self._devices = files, functions, devices
-        self._quota = quota
+        self._quota, self._surroundings = quota, surroundings
         self.interpreter = Interpreter(shared.engine, shared.prelinked, memory_bytes=memory_bytes)
         self.memory = self.interpreter.memory
         self._pages = shared.pages(self.memory)
         self.template: Template | None = None
         vfs = self._new_vfs() if copy_of is None else self._copied_vfs(copy_of, since)
-        self.guest = Guest(memory=self.memory, vfs=vfs, grow=self._grow)
+        self.guest = Guest(
+            memory=self.memory,
+            vfs=vfs,
+            grow=self._grow,
+            clock_ns=surroundings.clock_ns,
+            monotonic_ns=surroundings.start_monotonic(),
+            random=surroundings.random,
+        )
         self._told, self._untold_functions = False, functions
 
     # between cells and around them
@@ -83,7 +89,7 @@ class GuestMachine:
         if self._told:
             return {}
         functions, self._untold_functions, self._told = self._untold_functions, [], True
-        return {"entropy": os.urandom(32).hex(), "functions": functions}
+        return {"entropy": self._surroundings.random(32).hex(), "functions": functions}
 
     def save(self) -> SavedMachine:
         """Save the state for `undo`; call `forget` when it is no longer needed."""
@@ -110,21 +116,25 @@ class GuestMachine:
     # states as values
 
     def checkpoint(self, execs: int) -> Checkpoint:
-        """Return everything that differs from the image."""
+        """Return everything that differs from the initial state."""
         return Checkpoint(
             image=self._shared.image.sha256,
-            runs=self._pages.changed(),
+            runs=self._pages.written(),
             memory_bytes=self.memory.size,
             globals=self.interpreter.globals(),
             files=self.guest.vfs.dump(),
             execs=execs,
+            template=self.template,
         )
 
     def restore(self, saved: Checkpoint) -> None:
         """Take over the state of a checkpoint of the same image. Raises SnapshotMismatch, OutOfMemoryBudget."""
         self._extend(saved.memory_bytes)
+        if saved.template is self.template:
+            self._take_over(saved, saved.runs)
+            return
         back_to_image = [] if self.template is None else self.template.memory.image
-        self._take_over(saved, [*back_to_image, *saved.runs])
+        self._take_over(saved, [*back_to_image, *saved.whole().runs])
 
     def start_from(self, template: Template) -> None:
         """Take over the state of a template, as a new machine. Raises SnapshotMismatch, OutOfMemoryBudget."""
@@ -214,7 +224,13 @@ class GuestMachine:
     # files
 
     def _new_vfs(self) -> Vfs:
-        vfs = Vfs(clock=time.time_ns, quota=self._quota, devices=self._devices, shared=self._shared.files)
+        vfs = Vfs(
+            clock=self._surroundings.clock_ns,
+            quota=self._quota,
+            devices=self._devices,
+            random=self._surroundings.random,
+            shared=self._shared.files,
+        )
         vfs.mount(self._shared.image.stdlib_path, self._shared.image.stdlib)
         for path, source in self._files.items():
             vfs.mount(path, source.encode() if isinstance(source, str) else source)

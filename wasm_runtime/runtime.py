@@ -9,9 +9,11 @@ from wasm_runtime.distributed import Distribution
 from wasm_runtime.errors import RuntimeFailure
 from wasm_runtime.foresight import Foresight
 from wasm_runtime.guest_machine import FileSource
+from wasm_runtime.imports.guest import FIXED, REAL
 from wasm_runtime.limits import Limits
 from wasm_runtime.machine.interpreter import Interpreter
 from wasm_runtime.machine.mapped_pages import page_map_available
+from wasm_runtime.machine.memory import HOST_PAGE_BYTES
 from wasm_runtime.machine.template_memory import TemplateMemory, make_template_memory
 from wasm_runtime.session import Session
 from wasm_runtime.shared import Shared
@@ -61,6 +63,7 @@ class Runtime:
         owner: str | None = None,
         foresight: Foresight | None = None,
         distribution: Distribution | None = None,
+        reproducible: bool = False,
     ) -> Session:
         """Return a new session, in the state of `template` if one is given.
 
@@ -76,6 +79,8 @@ class Runtime:
                 and leave as much of the Runtime's memory free as they hold
         foresight   finds out which calls a cell will probably make, while it waits for an answer
         distribution    has other processes work on items of `parallel_map`, too
+        reproducible    the guest's clocks stand still and its random bytes are zeros: with one image, equal code leaves
+                equal states in all processes, as a template needs whose sessions have checkpoints without it
         Raises OSError for a file that cannot be read, ValueError for a guest path that is not absolute,
         OutOfMemoryBudget for a template that does not fit.
         """
@@ -89,6 +94,7 @@ class Runtime:
             owner=owner,
             foresight=foresight,
             distribution=distribution,
+            surroundings=FIXED if reproducible else REAL,
         )
         if template is not None:
             try:
@@ -104,6 +110,7 @@ class Runtime:
         Raises SnapshotMismatch.
         """
         saved.require_image(self.image.sha256)
+        saved = saved.whole()
         scratch = Interpreter(self._shared.engine, self._shared.prelinked, memory_bytes=saved.memory_bytes)
         try:
             scratch.grow(saved.memory_bytes)
@@ -111,7 +118,8 @@ class Runtime:
         finally:
             scratch.close()
         self._template_memories.append(memory)
-        return Template(saved, memory)
+        low, high = (at // HOST_PAGE_BYTES * HOST_PAGE_BYTES for at in (self.image.stack_low, self.image.globals[0]))
+        return Template(saved, memory, memory.digest(free=range(low, high)))
 
     def close(self) -> None:
         """Close every session and template, and end the threads."""

@@ -34,6 +34,7 @@ from wasm_runtime.distributed import DistributedCopies, Distribution, ItemSupply
 from wasm_runtime.errors import GuestCallError, OutOfMemoryBudget, RuntimeFailure, SessionBusy, SessionClosed
 from wasm_runtime.foresight import CellForesight, Foresight, Rehearsal
 from wasm_runtime.guest_machine import FileSource, GuestMachine, SavedMachine
+from wasm_runtime.imports.guest import REAL, Surroundings
 from wasm_runtime.limits import LARGEST_MEMORY, Limits
 from wasm_runtime.linking import active_guest
 from wasm_runtime.machine.memory import INTERRUPT_ADDRESS, KILL_ADDRESS, BadPointer, MemoryRuns
@@ -75,12 +76,14 @@ class Session:
         owner: str | None = None,
         foresight: Foresight | None = None,
         distribution: Distribution | None = None,
+        surroundings: Surroundings = REAL,
         copy_of: GuestMachine | None = None,
         since: SavedMachine | None = None,
     ) -> None:
         """`copy_of` gives its files, as they were at `since`, to the new session's machine; `_fork` copies the rest."""
         self._shared, self.limits, self._files, self._calls = shared, limits, files, calls
         self.owner = owner
+        self._surroundings = surroundings
         self._state: SessionState = "NEW"
         self._turn = threading.Lock()
         self._is_closing = False
@@ -112,6 +115,7 @@ class Session:
                 "/dev/stderr": self._stderr,
                 "/dev/host": self._channel,
             },
+            surroundings=surroundings,
             copy_of=copy_of,
             since=since,
         )
@@ -170,7 +174,7 @@ class Session:
     # sessions as values
 
     def checkpoint(self) -> Checkpoint:
-        """Return the session's state: what differs from the image."""
+        """Return the session's state: what differs from the template or the image that it began with."""
         with self._running():
             return self._machine.checkpoint(self._execs)
 
@@ -308,6 +312,11 @@ class Session:
         text = self._stdout.text()
         self._stdout.clear()
         return text
+
+    @property
+    def template(self) -> Template | None:
+        """The state in which the session began, unless that was the image's."""
+        return self._machine.template
 
     @property
     def call_log(self) -> CallLog:
@@ -490,6 +499,7 @@ class Session:
             calls=self._calls,
             owner=self.owner,
             distribution=self._distribution,
+            surroundings=self._surroundings,
             copy_of=self._machine,
             since=since,
         )

@@ -116,12 +116,12 @@ class SandboxRepl:
             return await self._call(_complete, self._session, text)
 
     async def checkpoint(self) -> PackCheckpoint | None:
-        """The namespace as a value, small: only what differs from the image. None if the session holds too much."""
+        """The namespace as a value, small: only what differs from the template. None if the session holds too much."""
         async with self._lock:
             if self._session.memory_bytes > CHECKPOINT_MEMORY_BYTES:
                 return None
             saved = await self._call(_checkpoint, self._session)
-        return lambda: self.image.encode() + saved.to_bytes()
+        return lambda: self.image.encode() + saved.to_bytes(with_template=False)
 
     async def restore(self, data: bytes) -> bool:
         """Replaces the namespace by a checkpoint's, which may come from another process.
@@ -166,7 +166,8 @@ class SandboxRepl:
 class SessionTemplate:
     """A session with the prelude installed, made once: that takes 50 ms, starting from it 2 ms.
 
-    The cache keeps the byte code of the prelude, which takes 130 ms more to compile.
+    Every process makes the same one, byte for byte, so that checkpoints need not hold what is in it. The cache keeps
+    the byte code of the prelude, which takes 130 ms more to compile.
     """
 
     def __init__(self, cache_dir: Path) -> None:
@@ -178,7 +179,7 @@ class SessionTemplate:
         """The template. `names` are the host functions that every session has."""
         with self._lock:
             if self._template is None:
-                with runtime.session(calls=dict.fromkeys(names, _never_called)) as session:
+                with runtime.session(calls=dict.fromkeys(sorted(names), _never_called), reproducible=True) as session:
                     for module, code in self._byte_code(runtime).items():
                         session.install(module, _FROM_BYTE_CODE.format(code))
                     self._template = runtime.template(session.checkpoint())
@@ -195,7 +196,7 @@ class SessionTemplate:
 
 def _compiled_prelude(runtime: "Runtime") -> bytes:
     """What `SessionTemplate` has in the cache: JSON of the byte code, compiled by the guest."""
-    with runtime.session() as session:
+    with runtime.session(reproducible=True) as session:
         session.install("compiler", _COMPILER)
         code = {module: session.call("compiler:compiled", module, _guest_source(module)) for module in PRELUDE_MODULES}
     return json.dumps(code).encode()
@@ -227,7 +228,7 @@ def _restore(session: "Session", data: memoryview) -> bool:
 
     with _runtime_errors():
         try:
-            session.restore(Checkpoint.from_bytes(bytes(data)))
+            session.restore(Checkpoint.from_bytes(bytes(data), session.template))
         except SnapshotMismatch:
             return False
     return True

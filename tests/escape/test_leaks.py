@@ -1,15 +1,17 @@
 """Leaks: the guest learns nothing about the host, and sessions share no randomness."""
 
+import ast
 import getpass
 import os
 import platform
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from wasm_runtime import CallRefused, Checkpoint, Limits, Runtime, Session
+from wasm_runtime import CallRefused, Checkpoint, Limits, Runtime, Session, Template
 
 EVERYTHING = """
 import gc, os, platform, sys, sysconfig, getpass, locale, time
@@ -73,20 +75,20 @@ def test_the_guest_lives_in_universal_time(session: Session) -> None:
     assert session.exec(code).value == "(('UTC', 'UTC'), 0, True)"
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        "__import__('random').random()",
-        "__import__('random').Random().random()",
-        "__import__('random').SystemRandom().random()",
-        "__import__('uuid').uuid4()",
-        "__import__('uuid').uuid1()",
-        "__import__('secrets').token_hex()",
-        "__import__('os').urandom(16)",
-        "open('/dev/urandom', 'rb').read(16)",
-        "__import__('tempfile').mktemp()",
-    ],
-)
+DRAWS = [
+    "__import__('random').random()",
+    "__import__('random').Random().random()",
+    "__import__('random').SystemRandom().random()",
+    "__import__('uuid').uuid4()",
+    "__import__('uuid').uuid1()",
+    "__import__('secrets').token_hex()",
+    "__import__('os').urandom(16)",
+    "open('/dev/urandom', 'rb').read(16)",
+    "__import__('tempfile').mktemp()",
+]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
 def test_randomness_differs_between_sessions(runtime: Runtime, draw: str) -> None:
     with runtime.session() as one, runtime.session() as other:
         assert one.exec(draw).value != other.exec(draw).value
@@ -106,6 +108,48 @@ def test_randomness_differs_between_copies_and_after_reset_and_restore(runtime: 
         session.reset()
         drawn.append(session.exec(draw).value)
         assert len(set(drawn)) == 4
+
+
+@pytest.fixture
+def template(runtime: Runtime) -> Template:
+    """One that every process makes alike: its random bytes are known to everybody, and its clock stands still."""
+    with runtime.session(reproducible=True) as session:
+        code = "import datetime, os, random, secrets, tempfile, time, uuid\nrandom.random(), uuid.uuid4(), time.time()"
+        assert session.exec(code).value is not None
+        return runtime.template(session.checkpoint())
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_randomness_differs_between_sessions_copies_and_restored_states_of_a_template_that_is_always_the_same(
+    runtime: Runtime, template: Template, draw: str
+) -> None:
+    with runtime.session(template=template) as one, runtime.session(template=template) as other:
+        one.exec("1")
+        saved = one.checkpoint().to_bytes(with_template=False)
+        with one.fork() as fork:
+            drawn = [session.exec(draw).value for session in (one, other, fork)]
+        for session in (one, other):
+            session.restore(Checkpoint.from_bytes(saved, template))
+            drawn.append(session.exec(draw).value)
+        one.reset()
+        drawn.append(one.exec(draw).value)
+    with runtime.session(reproducible=True) as session:
+        drawn.append(session.exec(draw).value)
+    assert None not in drawn
+    assert len(set(drawn)) == 7
+
+
+def test_sessions_of_a_template_that_is_always_the_same_see_todays_clocks(runtime: Runtime, template: Template) -> None:
+    look = "time.time(), datetime.datetime.now().timestamp(), os.stat('/tmp/f').st_mtime"
+    code = f"import time\nbefore = time.monotonic()\nopen('/tmp/f', 'w').close()\n[{look}, time.monotonic() > before]"
+    with runtime.session(template=template) as one, runtime.session(template=template) as other:
+        one.exec("1")
+        other.restore(Checkpoint.from_bytes(one.checkpoint().to_bytes(with_template=False), template))
+        for session in (one, other):
+            started = time.time()
+            *seen, has_moved = ast.literal_eval(session.exec(code).value or "")
+            assert has_moved
+            assert all(started - 1 < second < time.time() + 1 for second in seen)
 
 
 def test_the_memory_of_a_closed_session_is_not_seen_by_the_next(runtime: Runtime) -> None:

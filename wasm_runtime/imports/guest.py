@@ -8,11 +8,31 @@ from dataclasses import dataclass, field
 from wasm_runtime.machine.memory import GuestMemory
 from wasm_runtime.vfs.filesystem import Vfs
 
+# A date that a file may have in a zip archive too, which knows none before 1980.
+FIXED_NS = 946_684_800 * 10**9
+
 
 def _from_zero() -> Callable[[], int]:
     """Return a clock that starts now: the host's own would reveal how long this machine has been running."""
     started = time.monotonic_ns()
     return lambda: time.monotonic_ns() - started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The time and the random bytes that a guest gets: in nothing else do two guests that run the same code differ.
+
+    `start_monotonic` returns the monotonic clock of a new guest.
+    """
+
+    clock_ns: Callable[[], int] = time.time_ns
+    start_monotonic: Callable[[], Callable[[], int]] = _from_zero
+    random: Callable[[int], bytes] = os.urandom
+
+
+REAL = Surroundings()
+# Clocks that stand still, and zeros for random bytes: for guests that come to the same state in every process.
+FIXED = Surroundings(clock_ns=lambda: FIXED_NS, start_monotonic=lambda: lambda: 0, random=bytes)
 
 
 @dataclass(slots=True, kw_only=True)

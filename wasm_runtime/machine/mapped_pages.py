@@ -104,7 +104,6 @@ class MappedPages:
         self._memory = memory
         self._buffers = buffers
         self._mapped_bytes = image_bytes
-        self._template_extents: Extents = []
         self._free_start, self._free_end = (at // HOST_PAGE_BYTES * HOST_PAGE_BYTES for at in free_stack)
         self._moved: Extents = []
         self._image_bytes, self._image_part, self._template = image_bytes, image_part, template
@@ -112,7 +111,7 @@ class MappedPages:
         self._find_written = _scan_page_map if _scan_available() else _read_page_map
         if template is not None and template.file is not None:
             _map(memory.base, template.memory_bytes, 0, template.file, 0)
-            self._mapped_bytes, self._template_extents = template.memory_bytes, template.extents
+            self._mapped_bytes = template.memory_bytes
 
     def save(self) -> SavedPages:
         extents = self._written()
@@ -139,9 +138,6 @@ class MappedPages:
 
     def forget(self, saved: SavedPages) -> None:
         self._buffers.give_back(saved.buffer)
-
-    def changed(self) -> MemoryRuns:
-        return self._bytes(_union([*self._written(), *self._moved, *self._template_extents]))
 
     def written(self) -> MemoryRuns:
         return self._bytes(_union([*self._written(), *self._moved]))

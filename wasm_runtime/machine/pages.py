@@ -4,6 +4,7 @@
 less time.
 """
 
+import mmap
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,11 +32,8 @@ class Pages(Protocol):
     def forget(self, saved: SavedPages) -> None:
         """Release what is kept for `restore`."""
 
-    def changed(self) -> MemoryRuns:
-        """Return everything that differs from the image, which is what a checkpoint needs."""
-
     def written(self) -> MemoryRuns:
-        """Return everything that differs from the memory's initial state, which is what a fork needs."""
+        """Return everything that differs from the memory's initial state, for checkpoints and forks."""
 
     def written_then(self, saved: SavedPages) -> MemoryRuns:
         """Return the same for the last saved state, also while the guest runs."""
@@ -52,9 +50,8 @@ class CopiedPages:
 
     def __init__(self, memory: GuestMemory, image: bytes, *, template: TemplateMemory | None = None) -> None:
         self._memory = memory
-        self._image = self._initial = image
+        self._initial = image if template is None else template.whole
         if template is not None:
-            self._initial = template.whole
             self.replace([])
 
     def save(self) -> SavedPages:
@@ -66,11 +63,17 @@ class CopiedPages:
     def forget(self, saved: SavedPages) -> None:
         """Do nothing: the copy is freed with its last reference."""
 
-    def changed(self) -> MemoryRuns:
-        return self._differences(self._image)
-
     def written(self) -> MemoryRuns:
-        return self._differences(self._initial)
+        data = bytes(self._memory.view(0, self._memory.size))
+        before, zeros = self._initial, bytes(HOST_PAGE_BYTES)
+        extents: Extents = []
+        for start in range(0, len(data), HOST_PAGE_BYTES):
+            if data[start : start + HOST_PAGE_BYTES] != (before[start : start + HOST_PAGE_BYTES] or zeros):
+                if extents and sum(extents[-1]) == start:
+                    extents[-1] = (extents[-1][0], extents[-1][1] + HOST_PAGE_BYTES)
+                else:
+                    extents.append((start, HOST_PAGE_BYTES))
+        return [(start, data[start : start + length]) for start, length in extents]
 
     def written_then(self, saved: SavedPages) -> MemoryRuns:
         return [(0, bytes(saved.buffer))]
@@ -83,20 +86,8 @@ class CopiedPages:
     def close(self) -> None:
         """Do nothing: nothing is held outside guest memory."""
 
-    def _fill(self, data: bytes | bytearray) -> None:
+    def _fill(self, data: bytes | bytearray | mmap.mmap) -> None:
         """Write `data` at the beginning and zeros behind it."""
         view = self._memory.view(0, self._memory.size)
         view[: len(data)] = data
         view[len(data) :] = bytes(len(view) - len(data))
-
-    def _differences(self, before: bytes) -> MemoryRuns:
-        data = bytes(self._memory.view(0, self._memory.size))
-        zeros = bytes(HOST_PAGE_BYTES)
-        extents: Extents = []
-        for start in range(0, len(data), HOST_PAGE_BYTES):
-            if data[start : start + HOST_PAGE_BYTES] != (before[start : start + HOST_PAGE_BYTES] or zeros):
-                if extents and sum(extents[-1]) == start:
-                    extents[-1] = (extents[-1][0], extents[-1][1] + HOST_PAGE_BYTES)
-                else:
-                    extents.append((start, HOST_PAGE_BYTES))
-        return [(start, data[start : start + length]) for start, length in extents]

@@ -10,10 +10,12 @@ import anyio.lowlevel
 import pytest
 
 from rlm_mcp.contexts.store.store import Store
+from rlm_mcp.repl.host_calls import reading_calls
 from rlm_mcp.repl.sandbox import Sandbox
-from rlm_mcp.repl.session import SandboxFailed
+from rlm_mcp.repl.session import SandboxFailed, SessionTemplate
 from rlm_mcp.repl.types import CellResult, Final, Repl
 from tests.rlm_mcp.repl.opener import TEXT, Opener, Sub, value_of
+from wasm_runtime import Checkpoint, Runtime
 
 pytestmark = pytest.mark.anyio
 
@@ -145,6 +147,31 @@ async def test_a_checkpoint_is_restored_in_another_session(opened: Opener) -> No
     other = await opened.text()
     assert await other.restore(saved)
     assert await value_of(other, "f([3]), context[:4], llm_query('q')") == "([1, 2, 3], 'line', 'answer to q')"
+
+
+async def test_a_checkpoint_is_a_difference_from_the_template_and_whole_ones_of_earlier_versions_are_restored_too(
+    opened: Opener, sandbox_cache: Path
+) -> None:
+    repl = await opened.text()
+    await repl.run("x = [1, 2]")
+    saved, mark = await packed(repl), repl.image.encode()
+    with Runtime(sandbox_cache) as runtime:  # as another process would have it
+        template = SessionTemplate(sandbox_cache).get(runtime, reading_calls(opened.store, []))
+        whole = Checkpoint.from_bytes(saved.removeprefix(mark), template).to_bytes()
+    assert 5 * len(saved) < len(whole)
+    other = await opened.text()
+    assert await other.restore(mark + whole)
+    assert await value_of(other, "x") == "[1, 2]"
+
+
+async def test_a_checkpoint_that_goes_with_another_template_is_refused(opened: Opener) -> None:
+    repl = await opened.text()
+    template = re.compile(rb'"template": "[0-9a-f]{64}"')
+    of_another = template.sub(b'"template": "' + b"0" * 64 + b'"', saved := await packed(repl))
+    assert of_another != saved
+    await repl.run("x = 1")
+    assert not await repl.restore(of_another)
+    assert await value_of(repl, "x") == "1"
 
 
 async def test_a_checkpoint_of_another_image_is_refused_and_leaves_the_session_as_it_is(opened: Opener) -> None:

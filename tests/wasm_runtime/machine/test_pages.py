@@ -100,14 +100,14 @@ class Guest:
 
 def test_a_fresh_memory_has_not_changed(shared: Shared) -> None:
     with Guest(shared) as guest:
-        assert guest.pages.changed() == []
+        assert guest.pages.written() == []
 
 
 def test_what_was_written_has_changed_and_nothing_else(shared: Shared) -> None:
     with Guest(shared) as guest:
         before = guest.memory.view(HEAP, 1)[0]
         guest.put(HEAP, before ^ 1)
-        [(start, data)] = guest.pages.changed()
+        [(start, data)] = guest.pages.written()
         assert start <= HEAP < start + len(data)
         assert len(data) == HOST_PAGE_BYTES
         assert data[(HEAP) - start] == before ^ 1
@@ -185,7 +185,7 @@ def test_a_copy_gets_what_was_moved_to_a_file_too(shared: Shared) -> None:
         guest.pages.forget(guest.pages.save())
         guest.put(1024, 9)
         copy.interpreter.grow(MEMORY_BYTES)
-        copy.pages.replace(guest.pages.changed())
+        copy.pages.replace(guest.pages.written())
         assert bytes(copy.memory.view(0, MEMORY_BYTES)) == bytes(guest.memory.view(0, MEMORY_BYTES))
 
 
@@ -225,10 +225,11 @@ def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
                 case "copy":
                     with Guest(shared) as copy, Guest(shared, template) as fork:
                         copy.interpreter.grow(guest.memory.size)
-                        copy.pages.replace(guest.pages.changed())
+                        written = guest.pages.written()
+                        copy.pages.replace(written if template is None else template.with_runs(written))
                         assert copy.seen() == guest.seen()
                         fork.interpreter.grow(guest.memory.size)
-                        fork.pages.replace(guest.pages.written())
+                        fork.pages.replace(written if template is None else template.difference(written))
                         assert fork.seen() == guest.seen()
                 case "reset":
                     guest.pages.forget(saved)
@@ -240,16 +241,18 @@ def test_any_story_of_writes_saves_and_copies_ends_as_it_should(
                     guest.interpreter.grow(MEMORY_BYTES)
 
 
-def test_a_memory_that_starts_from_a_template_has_changed_there_and_not_been_written(
+def test_a_memory_that_starts_from_a_template_has_not_been_written_and_returns_to_the_image(
     shared: Shared, template: TemplateMemory | None
 ) -> None:
     if template is None:
         return
     with Guest(shared) as image, Guest(shared, template) as guest:
         assert guest.pages.written() == []
-        assert [(address, len(data)) for address, data in guest.pages.changed()] == template.extents
+        fresh = bytes(guest.memory.view(0, guest.memory.size))
         guest.pages.replace(template.image)
         assert bytes(guest.memory.view(0, image.memory.size)) == bytes(image.memory.view(0, image.memory.size))
+        guest.pages.replace([*template.image, *template.with_runs([])])
+        assert bytes(guest.memory.view(0, guest.memory.size)) == fresh
 
 
 def test_what_one_memory_writes_reaches_no_other_made_from_the_same_template(
