@@ -16,7 +16,7 @@ from host import loop
 import __main__
 
 MOST_SINGLE = 300
-"""pick asks a small model about up to so many texts one by one: it judges one far better than eight, in short calls."""
+"""A small model is asked yes or no about up to so many texts one by one: it judges one far better than eight."""
 
 OF_MANY = (
     ("How many of the e-mails are spam?", "Is this e-mail spam?"),
@@ -269,8 +269,11 @@ def classify(items, question, labels, *, examples=(), model=None, batch=None, vo
     labels = list(dict.fromkeys(str(label) for label in ([labels] if isinstance(labels, str) else labels)))
     if len(labels) < 2:
         raise ValueError(f"classify needs two labels or more to choose from, and got {labels}")
-    examples = [(as_text(item), str(label)) for item, label in examples]
-    judged = _classified(items, question, labels, examples=examples, model=model, batch=batch, votes=votes)
+    question = as_text(question)
+    options = {"examples": [(as_text(item), str(label)) for item, label in examples], "batch": batch, "votes": votes}
+    if OF_ONE.match(question) and {label.casefold() for label in labels} == {"yes", "no"}:
+        options["one_by_one"] = len(items) <= MOST_SINGLE and batch is None and not examples
+    judged = _classified(items, question, labels, model=model, **options)
     about = [f"{len(judged.uncertain)} of them uncertain (.uncertain has their indices)"] if judged.uncertain else []
     about += [f"{len(judged.failed)} without a label (.failed)"] if judged.failed else []
     about += [_tally(judged)] if len(judged) > len(judged.failed) else []
@@ -290,7 +293,7 @@ def _tally(judged):
 def _classified(items, question, labels, **options):
     if not items:
         return Labels([], [], [])
-    judged = ask("classify", items=items, question=as_text(question), labels=labels, options=options)
+    judged = ask("classify", items=items, question=question, labels=labels, options=options)
     given = judged["labels"]
     for index, reason in judged["failed"]:
         given[index] = FailedCall(f"no label for item {index}: {reason}")

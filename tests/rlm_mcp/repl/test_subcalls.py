@@ -38,6 +38,25 @@ async def test_classify_gives_every_item_a_label(opened: Opener) -> None:
     assert len(sub.prompts) == 3
 
 
+@pytest.mark.parametrize(
+    ("asked", "single"),
+    [
+        ("'Is it bad?', ['yes', 'no']", True),
+        ("'Does this say that a disk is full?', ['No', 'Yes']", True),
+        ("'Which of them are bad?', ['yes', 'no']", False),
+        ("'Is it bad?', ['bad', 'good']", False),
+        ("'Is it bad?', ['yes', 'no'], examples=[('a disk failed', 'yes')]", False),
+        ("'Is it bad?', ['yes', 'no'], batch=4", False),
+    ],
+)
+async def test_a_small_model_is_asked_yes_or_no_of_one_text_a_call(opened: Opener, asked: str, single: bool) -> None:
+    sub = Sub()
+    repl = await opened.text(sub=sub)
+    await repl.run(f"classify([f'text {{n}}' for n in range(16)], {asked})")
+    assert sum(prompt.startswith("Text: text") for prompt in sub.prompts) == 16 * single
+    assert (len(sub.prompts) == 16) == single
+
+
 async def test_a_text_given_to_classify_or_pick_is_judged_by_its_lines(opened: Opener) -> None:
     repl = await opened.text()
     cell = await repl.run("list(classify('a ERROR\\n\\nb', 'Is it bad?', ['bad', 'good']))")
