@@ -34,7 +34,7 @@ from rlm_mcp.engine.trajectory import Trajectory
 from rlm_mcp.engine.turn import LAST_SHARE, Turn, new_turn, turn_on_tape
 from rlm_mcp.engine.types import RunDeps, RunSpec
 from rlm_mcp.errors import BudgetExceeded, PromptOverWindow, ReplayDiffers, RlmError, SubCallFailed
-from rlm_mcp.models.base import Completion, bound_prompt
+from rlm_mcp.models.base import Completion, Model, bound_prompt
 from rlm_mcp.records.events import (
     Cell,
     CellBegun,
@@ -155,7 +155,7 @@ class Level:
             summaries=self.spec.summaries,
             path=path,
         )
-        deps = replace(self.deps, root=self.deps.sub)
+        deps = replace(self.deps, root=self._root_of_child(path))
         outcome: Outcome | None = None
         with anyio.CancelScope() as scope:
             self._children[scope] = anyio.Event()
@@ -172,6 +172,13 @@ class Level:
         if not asked.notes:
             return outcome.answer
         return await run_off_loop(chars_of_value(asked.context), checked_notes, outcome.answer, asked.context)
+
+    def _root_of_child(self, path: str) -> Model:
+        """The root model of a child run: that on record, else the sub-model unless it is too weak for that."""
+        root, sub = self.deps.root, self.deps.sub
+        if (taped := self.deps.tape.route(path)) is not None:
+            return root if taped.model == root.name else sub
+        return sub if policy_of(sub.profile).leads_children else root
 
     # --- a turn -------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,8 @@ class ModelPolicy:
     """whether what it judges is doubtful by itself"""
     packs_by_measure: bool
     """whether `classify` measures how many texts the model can judge at once; else it is asked about a few"""
+    leads_children: bool
+    """whether it is the root model of child runs; else the model that asks for them is"""
 
 
 STRONG = ModelPolicy(
@@ -92,6 +94,7 @@ STRONG = ModelPolicy(
     requires_material=False,
     errs_in_verdicts=False,
     packs_by_measure=True,
+    leads_children=True,
 )
 
 WEAK = ModelPolicy(
@@ -119,6 +122,7 @@ WEAK = ModelPolicy(
     requires_material=True,
     errs_in_verdicts=True,
     packs_by_measure=False,
+    leads_children=False,  # led by a 1.5B model, none of six over a channel of 465 lines was right
 )
 
 

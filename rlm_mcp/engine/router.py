@@ -151,12 +151,14 @@ def estimate(
         _root_tokens(usual.root_prompt, usual.root_calls),
         _root_tokens(usual.root_reply, usual.root_calls),
     )
-    of_child = usual.root_calls[1] * children
+    turns_of_children = usual.root_calls[1] * children
+    of_children = (0, turns_of_children * usual.root_prompt[1]), (0, turns_of_children * usual.root_reply[1])
     of_sub = (
-        (0, of_child * usual.root_prompt[1] + min(reads * _most(total), sub_calls * piece) + sub_calls * 200),
-        (0, of_child * usual.root_reply[1] + sub_calls * usual.sub_reply[1]),
+        (0, min(reads * _most(total), sub_calls * piece) + sub_calls * 200),
+        (0, sub_calls * usual.sub_reply[1]),
     )
-    return _estimate(way, calls, [(root, *of_root), (sub, *of_sub)])
+    leads = sub if policy_of(sub).leads_children else root
+    return _estimate(way, calls, [(root, *of_root), (leads, *of_children), (sub, *of_sub)])
 
 
 _LowHigh = tuple[int, int]

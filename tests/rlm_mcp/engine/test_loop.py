@@ -18,7 +18,7 @@ from rlm_mcp.models.base import Profile
 from rlm_mcp.models.scripted import ScriptedModel
 from rlm_mcp.records.events import name_of, to_json
 from rlm_mcp.records.run import Run
-from rlm_mcp.records.tape import MemoryRecord
+from rlm_mcp.records.tape import MemoryRecord, Tape
 from rlm_mcp.repl.scripted import ScriptedOpener
 from rlm_mcp.repl.types import CellResult, Final, GuestCalls, RawCitation
 from rlm_mcp.spending import RunLimits
@@ -308,6 +308,35 @@ async def test_a_failed_sub_call_is_an_exception_in_the_block_and_on_record(worl
 
     assert outcome.status == "failed"
     assert world.events("sub_failed")[0]["error"] == "no such key"
+
+
+WEAK = Profile(strength="weak", window_tokens=16_384)
+
+
+async def test_a_strong_root_model_leads_the_children_of_a_run_whose_sub_model_is_weak(world: World) -> None:
+    root, sub = ScriptedModel([ASK_CHILD, COUNT, ANSWER], name="root"), ScriptedModel([], name="sub", profile=WEAK)
+    repl = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
+    world.record = MemoryRecord()
+    outcome = await solve(world.spec(), world.deps(root, repl, world.record, sub=sub), Ledger())
+
+    assert (outcome.status, outcome.answer) == ("completed", "429")
+    assert [event["model"] for event in world.events("routed")[1:]] == ["root"]
+    assert sub.calls == []
+
+
+async def test_a_child_is_led_by_the_model_that_is_on_record(world: World) -> None:
+    """As in records of a version in which the sub-model always led children."""
+    root, sub = ScriptedModel([ASK_CHILD], name="root"), ScriptedModel([COUNT, ANSWER], name="sub")
+    live = MemoryRecord()
+    opener = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
+    await solve(world.spec(), world.deps(root, opener, live, sub=sub), Ledger())
+    [routed] = [number for number, event in enumerate(live.events) if event.path and name_of(event) == "routed"]
+    begun = live.events[: routed + 1]
+
+    root, sub = ScriptedModel([], name="root"), ScriptedModel([COUNT, ANSWER], name="sub", profile=WEAK)
+    opener = ScriptedOpener(asking(), [GOOD[1], GOOD[2]])
+    outcome = await solve(world.spec(), world.deps(root, opener, MemoryRecord(), sub=sub, tape=Tape(begun)), Ledger())
+    assert (outcome.answer, len(sub.calls)) == ("429", 2)
 
 
 async def test_a_child_is_a_whole_run_with_its_own_place_in_the_record(world: World) -> None:

@@ -1,5 +1,6 @@
 """Routing: direct or the loop, how deep, and the reason that is given."""
 
+from dataclasses import replace
 from importlib.resources import as_file, files
 
 import pytest
@@ -104,6 +105,16 @@ def test_dollars_are_estimated_only_where_every_model_has_a_price() -> None:
     assert estimate(WAYS[1], [100_000], root=unknown, sub=STRONG).usd is None
     assert estimate(WAYS[0], [100_000], root=STRONG, sub=unknown).usd is not None  # a direct call asks no sub-model
     assert estimate(WAYS[1], [100_000], root=free, sub=free).usd == (0.0, 0.0)
+
+
+def test_children_are_estimated_at_the_price_of_the_model_that_leads_them() -> None:
+    free = Profile(usd_per_mtok_in=0.0, usd_per_mtok_out=0.0)
+    weak = replace(WEAK, usd_per_mtok_in=0.0, usd_per_mtok_out=0.0)
+    by_strong, by_root = (estimate(WAYS[2], [100_000], root=STRONG, sub=sub).usd for sub in (free, weak))
+    assert by_strong is not None
+    assert by_root is not None
+    assert by_root[0] == by_strong[0]
+    assert by_root[1] > by_strong[1]
 
 
 def test_the_recorded_run_of_a_weak_model_lies_within_its_estimate() -> None:
