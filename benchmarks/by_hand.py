@@ -5,7 +5,7 @@
 
 RLM_MCP_SUB_BASE_URL sends the sub-calls to another endpoint instead. A root model of any name is played by hand.
 
-Each request of the root model becomes FOLDER/root-0001.md, which holds the messages that are new since the one before.
+Each request of the root model becomes FOLDER/root-0001.md, which holds the messages that are new in its dialogue.
 The reply is what is written to FOLDER/root-0001.reply.md (write another file and rename it, so that it is complete).
 The sub-model is an oracle over `--labels`, lines of {"text": …, "label": …}: it labels the texts in a prompt of
 `classify` or `pick` that it knows, and sees nothing but that prompt. Without `--labels`, or where it cannot answer, its
@@ -42,7 +42,8 @@ class Table:
         self._reply_of_sub = reply_of_sub
         self._lock = threading.Lock()
         self._files: dict[str, int] = {}
-        self._seen = 0
+        self._seen: dict[str, int] = {}
+        """the messages that were shown of each dialogue, by its opening: a child run has one of its own"""
 
     def reply_to(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[str, dict[str, int]]:
         """The reply to a request and its usage. Waits for whoever plays the model."""
@@ -61,8 +62,9 @@ class Table:
     def _by_hand(self, kind: str, messages: Sequence[Mapping[str, str]]) -> str:
         with self._lock:
             number = self._files[kind] = self._files.get(kind, 0) + 1
-            first = self._seen if kind == "root" and len(messages) > self._seen else 0
-            self._seen = len(messages) if kind == "root" else self._seen
+            opening = "\n".join(str(message["content"]) for message in messages[:2])
+            first = seen if kind == "root" and len(messages) > (seen := self._seen.get(opening, 0)) else 0
+            self._seen[opening] = len(messages)
         name = f"{kind}-{number:04}"
         shown = "\n\n".join(f"## {message['role']}\n\n{message['content']}" for message in messages[first:])
         (self.folder / f"{name}.md").write_text(shown + "\n", encoding="utf-8")

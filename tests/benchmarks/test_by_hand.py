@@ -24,6 +24,20 @@ def test_a_request_is_a_file_with_what_is_new_and_the_reply_is_a_file_too(tmp_pa
     assert json.loads((tmp_path / "usage.json").read_text())["root"]["calls"] == 2
 
 
+def test_a_child_run_has_a_dialogue_of_its_own(tmp_path: Path) -> None:
+    table = Table(tmp_path, lambda prompt: None)
+    for number in range(1, 5):
+        (tmp_path / f"root-000{number}.reply.md").write_text("look")
+    opening, child = ([{"role": "user", "content": asked}] * 2 for asked in ("Which?", "Who?"))
+    said = [{"role": "assistant", "content": "look"}, {"role": "user", "content": "output"}]
+    for messages in (opening, child, [*child, *said], [*opening, *said]):
+        table.reply_to("root", messages)
+
+    shown = [(tmp_path / f"root-000{number}.md").read_text() for number in range(1, 5)]
+    assert shown == [*(f"## user\n\n{asked}\n\n## user\n\n{asked}\n" for asked in ("Which?", "Who?")), *[shown[2]] * 2]
+    assert shown[2] == "## assistant\n\nlook\n\n## user\n\noutput\n"
+
+
 def test_the_oracle_labels_the_texts_of_every_kind_of_pack_from_the_prompt_alone() -> None:
     forms: tuple[Form, ...] = ("coded", "rare", "keyed")
     for form in forms:
