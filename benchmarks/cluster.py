@@ -9,7 +9,7 @@ takes on one and on two workers of one processor each, and what a cell of `inspe
 a balancer, ask question after question while workers and servers are killed (SIGKILL), workers stopped for longer than
 a lease lasts (SIGSTOP, SIGCONT) or cut off from database and bucket while they still reach the model, the database is
 restarted, and the bucket is away. Cutting off needs Linux and root, and is left out elsewhere. All of it takes some
-ten minutes more than `--minutes`. A table is printed; checked is that
+ten minutes more than `--minutes`. After each kind of fault a row of a table is printed; checked is that
 
     every run that was accepted ends, with the right answer
     no call whose reply was on record was asked again, according to the record
@@ -261,13 +261,8 @@ HEADINGS = (
 )
 
 
-def report(found: Sequence[Findings]) -> bool:
-    """Prints the table, and says whether all is as it has to be."""
-    rows = [HEADINGS, ["---"] * len(HEADINGS), *map(_row, found)]
-    print("\n".join(f"| {' | '.join(row)} |" for row in rows), flush=True)
-    total = sum((findings.made for findings in found), Counter[Fault]())
-    print(f"in all: {', '.join(f'{fault} {count}' for fault, count in total.items())}", flush=True)
-    return all(findings.is_right for findings in found)
+def _print_row(row: Sequence[str]) -> None:
+    print(f"| {' | '.join(row)} |", flush=True)
 
 
 async def _measure(minutes: float, servers: int, workers: int, clients: int, seed: int) -> bool:
@@ -282,11 +277,17 @@ async def _measure(minutes: float, servers: int, workers: int, clients: int, see
     with tempfile.TemporaryDirectory() as directory:
         await maps_over_workers(Path(directory))
     found: list[Findings] = []
+    _print_row(HEADINGS)
+    _print_row(["---"] * len(HEADINGS))
     for phase in phases:
         options = {"servers": servers, "workers": workers, "clients": clients, "seed": seed}
         found.append(await under_faults(phase, seconds=minutes * 60, **options))
-        print(f"{' and '.join(phase.faults)}: {found[-1]}", flush=True)
-    return report(found)
+        _print_row(_row(found[-1]))
+    total = sum((findings.made for findings in found), Counter[Fault]())
+    print(f"in all: {', '.join(f'{fault} {count}' for fault, count in total.items())}")
+    for one in (wrong for findings in found for wrong in findings.wrong[:10]):
+        print(f"wrong: {one}")
+    return all(findings.is_right for findings in found)
 
 
 def main() -> None:

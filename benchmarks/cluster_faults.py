@@ -32,6 +32,9 @@ SECONDS_BETWEEN = (0.5, 3.0)
 SETTLING_SECONDS = 300.0
 """A run that has not ended this long after the last fault does not end."""
 
+EPOCHS_OF_TAKEOVER = 2
+"""One is given when a run is handed over, and one when it is taken."""
+
 Fault = Literal["kill", "stop", "cut", "server", "database", "bucket"]
 
 
@@ -82,7 +85,9 @@ class Findings:
     sent_later: int = 0
     """the same, after they may have been given up and before they were connected again"""
     gaps: list[float] = field(default_factory=list)
-    """seconds from the last event of a dead worker to the first of its successor"""
+    """seconds from the last event of a dead worker to the first of its successor
+
+    Where successors died before their first event, for each of those that died."""
     delays: list[float] = field(default_factory=list)
     """seconds until another server than a dead one could be asked"""
 
@@ -90,10 +95,6 @@ class Findings:
     def is_right(self) -> bool:
         """Whether nothing happened that must not happen."""
         return not (self.wrong or self.repeated or self.unrecorded or self.old_epochs or self.sent_later)
-
-    def __str__(self) -> str:
-        wrong = "".join(f"\n  WRONG: {one}" for one in self.wrong[:10])
-        return f"{self.runs} runs, {len(self.wrong)} wrong{wrong}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,21 +124,22 @@ def examine(cluster: ClusterProcesses, runs: Sequence[dict[str, Any]], cuts: Seq
             rows = database.rows("SELECT epoch, line FROM rlm_events WHERE run_id = %s ORDER BY seq", (run_id,))
             epochs = [epoch for epoch, _ in rows]
             findings.old_epochs += epochs != sorted(epochs)
-            _examine_record([json.loads(line) for _, line in rows], asked, findings)
+            _examine_record([(epoch, json.loads(line)) for epoch, line in rows], asked, findings)
     sent = Counter(map(SUMS.name_of, cluster.model.requests))
     findings.unrecorded = sum((sent - asked).values())
     return findings
 
 
-def _examine_record(events: Sequence[dict[str, Any]], asked: "Counter[str]", findings: Findings) -> None:
+def _examine_record(events: Sequence[tuple[int, dict[str, Any]]], asked: "Counter[str]", findings: Findings) -> None:
     query, answered = "", set[str]()
-    for before, event in zip([{}, *events], events, strict=False):
+    for (epoch_before, before), (epoch, event) in zip([(0, {}), *events], events, strict=False):
         match event["event"]:
             case "run_started":
                 query = event["query"]
             case "run_resumed":
                 findings.takeovers += 1
-                findings.gaps.append(event["at"] - before.get("at", 0.0))
+                died = max(1, (epoch - epoch_before) // EPOCHS_OF_TAKEOVER)
+                findings.gaps.append((event["at"] - before["at"]) / died)
             case "root_asked" | "sub_asked" if event.get("request") is not None:
                 name = (
                     SUMS.name_of_turn(query, event["turn"]) if event["event"] == "root_asked" else event["prompt_head"]
