@@ -6,10 +6,10 @@ killed.
 It imports little, so that it starts in a hundredth of a second.
 """
 
+import _signal
 import _socket
 import os
 import resource
-import signal
 import sys
 
 
@@ -27,11 +27,11 @@ def main() -> None:
     process = int(connection.recv(16))
     with open("/proc/self/comm", "w") as name:  # noqa: PTH123 - see process_of
         name.write(f"for {process}")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: os.kill(process, number))
+    for number in (_signal.SIGTERM, _signal.SIGINT):
+        _signal.signal(number, lambda number, _: os.kill(process, number))
     status = int(connection.recv(16))
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        _signal.signal(-status, _signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,12 @@ IMPORTED = (
     "wasm_runtime.runtime",
 )
 """what commands and workers import when they need it, with what their libraries import then"""
+OF_A_CLUSTER = (
+    "rlm_mcp.cluster.backends",
+    "rlm_mcp.cluster.map_worker",
+    "rlm_mcp.cluster.worker",
+)
+"""the same of servers and workers that share a database, if the extra `cluster` is installed"""
 PREPARATION = "rlm_mcp.server.answer_preparation"
 """Builds a server, which imports still more."""
 INTERPRETER = "python"
@@ -218,6 +225,8 @@ def end_without_freeing(ended: SystemExit) -> None:
 if __name__ == "__main__":
     gc.disable()
     for name in IMPORTED:
+        importlib.import_module(name)
+    for name in OF_A_CLUSTER if find_spec("procrastinate") else ():
         importlib.import_module(name)
     command_parser()  # imports the commands
     importlib.import_module(PREPARATION).server_without_workspace().streamable_http_app()  # makes what servers share
