@@ -28,7 +28,9 @@ from benchmarks.quality.metering import Meter, metered
 from benchmarks.quality.reader import REPLY_CHARS, Opinions, labels_prompt, reply_to
 from benchmarks.quality.root import PRELUDES, reply_of_root
 from benchmarks.quality.serving import SUB, behave, fault_for, server_of
+from rlm_mcp.settings import load_settings
 from tests.peers.openai_server import Fault, OpenAIServer, Request
+from wasm_runtime.compile_cache import copy_compiled, load_image
 
 SIZE = 12_000
 ROOT = "scripted"
@@ -313,6 +315,12 @@ def test_one_request_in_29_fails_and_the_model_is_the_one_of_the_request() -> No
 # --- contenders over HTTP
 
 
+@pytest.fixture
+def compiled(sandbox_cache: Path) -> None:
+    """The compiled sandbox in the cache of this user's `rlm-mcp`, where this engine would compile it again."""
+    copy_compiled(load_image(), sandbox_cache, load_settings(environ={}, config_file=Path(os.devnull)).cache_dir)
+
+
 def lane_of(server: OpenAIServer) -> Lane:
     """A lane over a server of this process."""
 
@@ -325,6 +333,7 @@ def lane_of(server: OpenAIServer) -> Lane:
     return Lane(open=open_endpoint, prices={ROOT: (1.0, 2.0), SUB: (0.1, 0.2)}, note="")
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("family", ["join", "hops over files", "hostile"])
 def test_this_engine_answers_through_http_although_requests_fail(family: str, tmp_path: Path) -> None:
     case = case_of(family, tmp_path)
@@ -336,6 +345,7 @@ def test_this_engine_answers_through_http_although_requests_fail(family: str, tm
     assert result.usd > 0
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("family", ["counting", "join", "long list"])
 def test_this_engine_loses_nothing_to_what_its_reader_misreads(family: str, tmp_path: Path) -> None:
     """Its score is that of the same reader shown every message once, whose errors are all that it lacks."""
@@ -365,6 +375,7 @@ print(settings.base_url, settings.sub_base_url, sorted({origin[:2] for origin in
     assert done.stdout == "http://127.0.0.1:1/v1 None ['--']\n"
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("family", ["long list", "hops over files"])
 def test_a_reply_that_belongs_to_another_slice_costs_this_engine_score(family: str, tmp_path: Path) -> None:
     """Every sub-call is answered with the reply to the one before."""
