@@ -6,7 +6,7 @@ killed.
 It imports little, so that it starts in a hundredth of a second.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found] # of `signal`, which takes half of the start for its enums
 import _socket
 import os
 import resource
