@@ -3,7 +3,7 @@
 None is a proof, and none is put to the model: asked again, a small model sends the same code again. They are told with
 the answer, so that whoever reads it knows where to look. No I/O.
 
-    counts     every count is 0 or 1, where the question asks for the most or the fewest
+    counts     every count is 0 or 1, where the question asks for the most or the fewest, in what the last two cells use
     verdicts   a model said yes, or no, to nearly all texts, could not judge some, or is a small one
     only       the question speaks of one text, and several were found
     filter     the code looks for words that it copied from one of the lines that were shown
@@ -57,9 +57,11 @@ def reasons_to_doubt(
 def _of_counts(question: str, cells: Sequence[CellResult]) -> Iterator[str]:
     if not MOST.search(question):
         return
+    newest = "\n".join(cell.code for cell in cells[-2:])
     for variable in cells[-1].variables if cells else ():
         counts = re.findall(r": (\d+)(?=[,}])", variable.preview)
-        if variable.type in _COUNTERS and len(counts) >= _FEWEST_COUNTS and set(counts) <= {"0", "1"}:
+        are_few = len(counts) >= _FEWEST_COUNTS and set(counts) <= {"0", "1"}
+        if variable.type in _COUNTERS and are_few and re.search(rf"\b{re.escape(variable.name)}\b", newest):
             yield f"every count in {variable.name} is 0 or 1"
             return
 

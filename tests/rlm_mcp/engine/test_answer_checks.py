@@ -31,10 +31,18 @@ def reasons(question: str, value: object, *cells: CellResult, brief: Brief = BRI
     ],
 )
 def test_counts_that_are_all_0_or_1_are_doubtful_where_the_most_is_asked_for(preview: str, expected: list[str]) -> None:
-    counted = cell(variables=(Variable(name="counts", type="Counter", preview=preview),))
+    counted = cell("FINAL(max(counts))", variables=(Variable(name="counts", type="Counter", preview=preview),))
 
     assert reasons("Which component wrote the most lines?", "a", counted) == expected
     assert reasons("Which component wrote it?", "a", counted) == []
+
+
+def test_a_count_of_earlier_cells_that_the_last_two_do_not_use_is_no_doubt() -> None:
+    counts = (Variable(name="counts", type="Counter", preview="Counter({'a': 1, 'b': 1, 'c': 1})"),)
+    made, looked, ended = cell("counts = Counter(ids)"), cell("print(len(lines))"), cell("FINAL(n)", variables=counts)
+
+    assert reasons("Which is the most common?", "x", made, ended) == ["every count in counts is 0 or 1"]
+    assert reasons("Which is the most common?", "x", made, looked, ended) == []
 
 
 @pytest.mark.parametrize(
