@@ -66,8 +66,8 @@ DEMOS = {
         record="support.jsonl",
         sources=("customers.csv", "messages.jsonl", "incident.txt"),
         models=(
-            "The root model is a strong model, played through benchmarks/by_hand.py; Qwen2.5-Coder-1.5B, a small local"
-            " model, answers the sub-calls and is the root of the child run."
+            "The root model, of the run and of its child run, is a strong model, played through benchmarks/by_hand.py;"
+            " Qwen2.5-Coder-1.5B, a small local model, answers the sub-calls."
         ),
         data="the files of a support desk that come",
     ),

@@ -8,8 +8,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from rlm_mcp.records.events import DOUBT
+
 _WORD = re.compile(r"[^\W\d]++")
-DOUBT = "\u2e2e"
 LEAST_SURE = 0.8
 """A probability. Labels that a model gives with less are wrong several times as often as the others."""
 

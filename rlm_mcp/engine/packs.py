@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlm_mcp.engine.doubts import DOUBT, without_marks
+from rlm_mcp.engine.doubts import without_marks
+from rlm_mcp.records.events import DOUBT
 
 Form = Literal["coded", "rare", "keyed", "single"]
 

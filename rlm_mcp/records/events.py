@@ -202,12 +202,24 @@ class SubAsked(SubCallEvent):
     """an estimate of the tokens that may be billed for the call without being reported: those of its prompts so far"""
 
 
+DOUBT = "\u2e2e"
+"""A sign that no model writes."""
+
+
+def _with_doubts(value: Any, doubt: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(DOUBT, doubt)
+    if isinstance(value, Mapping):
+        return {key: _with_doubts(part, doubt) for key, part in value.items()}
+    return [_with_doubts(part, doubt) for part in value] if isinstance(value, list) else value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubReply(SubCallEvent):
     """The answer to a sub-call. That of a child run has no `model`, `cached` and `usage`: its own events have them."""
 
     value: Any
-    """text, or a JSON value under a schema"""
+    """text, or a JSON value under a schema; DOUBT stands behind words that the model was unsure of"""
     seconds: float
     model: str | None = None
     cached: bool | None = None
@@ -216,6 +228,10 @@ class SubReply(SubCallEvent):
     """models.base.Usage"""
     spent: JsonMap
     """spending.Spent of the whole tree of runs, this call included"""
+
+    def said(self, doubt: str = "") -> Any:
+        """The value as the model gave it, with `doubt` behind words that it was unsure of."""
+        return _with_doubts(self.value, doubt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

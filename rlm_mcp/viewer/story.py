@@ -272,7 +272,7 @@ def _error(error: JsonMap | None) -> dict[str, Any] | None:
 
 def _call(event: SubReply | SubFailed, most: int) -> dict[str, Any]:
     failed = isinstance(event, SubFailed)
-    text, kind = (event.error, "text") if isinstance(event, SubFailed) else text_of(event.value)
+    text, kind = (event.error, "text") if isinstance(event, SubFailed) else text_of(event.said("?"))
     usage = event.usage
     told: dict[str, Any] = {
         "kind": "call",

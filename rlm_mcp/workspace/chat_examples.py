@@ -133,7 +133,7 @@ class ChatExamples:
 
     def _write_call(self, reply: SubReply, said: tuple[Said, ...], *, is_exact: bool) -> None:
         self._calls.add(reply.key)
-        answered = [*said, ("assistant", _text_of(reply.value))]
+        answered = [*said, ("assistant", _text_of(reply.said()))]
         usages = [] if reply.usage is None else [reply.usage]
         self._write("sub", reply, answered, usages=usages, seconds=reply.seconds, is_exact=is_exact)
 
@@ -148,7 +148,7 @@ class ChatExamples:
         is_exact: bool,
     ) -> None:
         end = self._ends.get(reply.path, _End())
-        answer = _text_of(reply.value) if isinstance(reply, SubReply) else end.answer
+        answer = _text_of(reply.said()) if isinstance(reply, SubReply) else end.answer
         costs = [usage.get("cost_usd") for usage in usages]
         self.write(
             {

@@ -154,7 +154,7 @@ class _Spans:
             case SubReply():
                 if event.cached:
                     span.set_attribute("rlm.cached", value=True)
-                self._set_reply(span, event, event.value)
+                self._set_reply(span, event, event.said())
             case SubFailed():
                 self._set_failure(span, "sub_call_failed", event.error)
                 self._set_reply(span, event, None)

@@ -167,7 +167,7 @@ class RunView:
     def _keep_example(self, event: SubReply | SubFailed) -> None:
         if len(self._examples) < EXAMPLES and event.kind != "rlm":
             failed = isinstance(event, SubFailed)
-            answer = one_line(str(event.error if isinstance(event, SubFailed) else event.value))
+            answer = one_line(str(event.error if isinstance(event, SubFailed) else event.said("?")))
             self._examples.append(CallExample(prompt=one_line(event.prompt_head), answer=answer, failed=failed))
 
     def _keep_child(self, event: RunEnded) -> None:

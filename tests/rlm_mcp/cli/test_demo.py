@@ -12,7 +12,7 @@ from rlm_mcp.cli.demo import DEMOS, play_demo, replay
 from rlm_mcp.cli.demo_data import support
 from rlm_mcp.cli.demo_data.shop import log_lines
 from rlm_mcp.models.scripted import ScriptedModel
-from rlm_mcp.records.events import Event, event_from_json
+from rlm_mcp.records.events import DOUBT, Event, event_from_json
 from rlm_mcp.settings import Settings
 from rlm_mcp.workspace.launch import RunModels, SolveRequest
 from rlm_mcp.workspace.workspace import open_workspace
@@ -94,12 +94,13 @@ async def test_a_shipped_recording_has_the_recorded_result(settings: Settings, n
     async with open_workspace(settings) as workspace:
         assert await play_demo(workspace, DEMOS[name], out, as_json=False, page=page), out.getvalue()
     assert out.getvalue().startswith(f"A recorded run, replayed. {DEMOS[name].models[:30]}")
+    assert DOUBT not in out.getvalue() + page.read_text("utf-8")
 
 
 def test_the_run_of_the_support_desk_shows_what_its_description_says() -> None:
     events = [json.loads(line) for line in (DATA / "support.jsonl").read_text("utf-8").splitlines()]
     ended = events[-1]
-    judged = [event for event in events if event["event"] == "sub_reply" and event["turn"] == 2 and not event["path"]]
+    judged = [event for event in events if event["event"] == "sub_reply" and event["kind"] == "llm"]
     labels = (DATA / "banking77.csv").read_text("utf-8").splitlines()
     intents = {row["text"]: row["category"] for row in csv.DictReader(labels)}
     texts = [event["prompt_head"].removeprefix("Text: ").partition("\n\n")[0] for event in judged]
@@ -108,8 +109,10 @@ def test_the_run_of_the_support_desk_shows_what_its_description_says() -> None:
         for event, text in zip(judged, texts, strict=True)
     ]
     assert (len(right), sum(right)) == (89, 85)
-    assert len({event.get("path", "") for event in events} - {""}) == 2
-    assert [citation["verified"] for citation in ended["citations"]] == [True] * 10
-    assert support.draw_incident().cause.proof in ended["answer"]
-    assert support.draw_incident().withdrawn.believed in ended["answer"]
-    assert ended["answer"].startswith(support.draw_incident().country)
+    assert len({event.get("path", "") for event in events} - {""}) == 1
+    assert {event["model"] for event in events if event["event"] == "root_reply"} == {"strong-model-by-hand"}
+    assert [citation["verified"] for citation in ended["citations"]] == [True] * 25
+    incident, quotes = support.draw_incident(), "\n".join(citation["quote"] for citation in ended["citations"])
+    assert incident.cause.proof in quotes
+    assert incident.withdrawn.believed in quotes
+    assert ended["answer"].startswith(f"Country: {incident.country}.")

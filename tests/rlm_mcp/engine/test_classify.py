@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from rlm_mcp.engine.classify import Classified, classify
-from rlm_mcp.engine.doubts import DOUBT
 from rlm_mcp.engine.packs import Labelling
 from rlm_mcp.errors import BudgetExceeded, SubCallFailed
+from rlm_mcp.records.events import DOUBT
 from tests.rlm_mcp.engine.oracle import Oracle, fails
 
 pytestmark = pytest.mark.anyio

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from rlm_mcp.engine.budget import Ledger
-from rlm_mcp.engine.doubts import DOUBT, mark_doubts, marked_like, without_marks
+from rlm_mcp.engine.doubts import mark_doubts, marked_like, without_marks
 from rlm_mcp.engine.packs import Form, Labelling, Pack, read_reply
 from rlm_mcp.engine.reply_cache import ReplyCache
 from rlm_mcp.engine.subcalls import SubCalls
 from rlm_mcp.models.base import Completion, Profile, Usage
 from rlm_mcp.models.scripted import ScriptedModel
+from rlm_mcp.records.events import DOUBT, SubReply, event_from_json
 
 SURE, UNSURE = math.log(0.99), math.log(0.6)
 ASKED = Labelling(question="Is it?", labels=("yes", "no"))
@@ -64,3 +65,13 @@ async def test_a_marked_reply_satisfies_its_schema_and_comes_out_of_the_cache_ma
         value = await SubCalls({"m": model}, cache=cache).ask(Ledger(), "Is it? 1. text", schema=schema, mark=True)
         assert value == {"1": f"yes{DOUBT}"}
     cache.close()
+
+
+def test_a_reply_on_record_is_told_without_the_marks_or_with_other_ones() -> None:
+    value = {"label": f"no{DOUBT}", "reasons": ["none", f"few{DOUBT} words", 3]}
+    event = event_from_json({"event": "sub_reply", "key": "k", "value": value, "spent": {}})
+
+    assert isinstance(event, SubReply)
+    assert event.said() == {"label": "no", "reasons": ["none", "few words", 3]}
+    assert event.said("?") == {"label": "no?", "reasons": ["none", "few? words", 3]}
+    assert event.value == value
