@@ -73,26 +73,32 @@ class Prompt:
 
     def run(self) -> None:
         """Runs until the end of the input."""
-        variables: Sequence[Variable] = ()
-        while True:
+        variables: Sequence[Variable] | None = ()
+        while variables is not None:
             try:
-                typed = self.read().strip("\n")
-            except EOFError:
-                self.console.print()
-                return
-            except KeyboardInterrupt:
-                self.console.print("\n(Ctrl-D leaves)", style="dim")
-                continue
-            if typed.strip() in {":quit", ":q"}:
-                return
-            try:
-                variables = self._answer(typed, variables)
+                variables = self._turn(variables)
             except KeyboardInterrupt:  # no block is running: those are interrupted by their runner
                 self.console.print(INTERRUPTED, style="yellow")
-            except RlmError as error:
-                self.console.print(
-                    Text(f"rlm-mcp: {one_line(name_commands(str(error)), chars=LINE_CHARS)}", "red"), soft_wrap=True
-                )
+
+    def _turn(self, variables: Sequence[Variable]) -> Sequence[Variable] | None:
+        """Reads and answers a block; the variables after it, None at the end of the input."""
+        try:
+            typed = self.read().strip("\n")
+        except EOFError:
+            self.console.print()
+            return None
+        except KeyboardInterrupt:
+            self.console.print("\n(Ctrl-D leaves)", style="dim")
+            return variables
+        if typed.strip() in {":quit", ":q"}:
+            return None
+        try:
+            return self._answer(typed, variables)
+        except RlmError as error:
+            self.console.print(
+                Text(f"rlm-mcp: {one_line(name_commands(str(error)), chars=LINE_CHARS)}", "red"), soft_wrap=True
+            )
+            return variables
 
     def _answer(self, typed: str, variables: Sequence[Variable]) -> Sequence[Variable]:
         match typed.strip():

@@ -3,11 +3,12 @@
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from rlm_mcp.cli.console.prompt import Prompt, banner
+from rlm_mcp.cli.console.prompt import HELP, Prompt, banner
 from rlm_mcp.contexts.types import Context
 from rlm_mcp.errors import RlmError
 from rlm_mcp.repl.types import CellError, CellResult, Final, Variable
@@ -114,6 +115,26 @@ def test_commands_begin_with_a_colon() -> None:
 def test_ctrl_c_at_the_prompt_and_errors_of_the_sandbox_do_not_leave_it() -> None:
     runner = ScriptedRunner(RlmError("the sandbox failed"), CellResult(code="", value="1"))
     assert converse(runner, [KeyboardInterrupt, "f()", "1"]) == "\n(Ctrl-D leaves)\nrlm-mcp: the sandbox failed\n1\n"
+
+
+def test_a_second_ctrl_c_while_the_first_one_is_answered_does_not_leave_it() -> None:
+    shown: list[str] = []
+
+    class Interrupted(Console):
+        def print(self, *objects: Any, **_: Any) -> None:
+            shown.append(" ".join(map(str, objects)))
+            if len(shown) == 1:
+                raise KeyboardInterrupt
+
+    typed = iter([KeyboardInterrupt, ":help", ":quit"])
+
+    def read() -> str:
+        if isinstance(line := next(typed), str):
+            return line
+        raise line
+
+    Prompt(runner=ScriptedRunner(), console=Interrupted(), read=read, overview=str).run()
+    assert shown == ["\n(Ctrl-D leaves)", "interrupted; the variables are kept", HELP]
 
 
 def test_what_a_context_holds_is_shown_and_not_obeyed() -> None:
