@@ -1,8 +1,10 @@
-"""How clients open, line by line: Claude Code with server/discover, Codex with initialize 2025-06-18."""
+"""How clients open, line by line: Claude Code with server/discover, Codex with initialize 2025-06-18.
+
+That a process which has just been started is opened likewise, before it has imported the SDK, is in test_stdio_start.
+"""
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 import rlm_mcp
+from tests.peers.forking import forked_command
 
 from .raw_lines import META, Wire, speaking
 
@@ -19,7 +22,7 @@ TASKS = f"{META}/tasks"
 @pytest.fixture
 def wire(tmp_path: Path, sandbox_cache: Path) -> Iterator[Wire]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "RLM_MCP_CACHE_DIR": str(sandbox_cache)}
-    with speaking([sys.executable, "-m", "rlm_mcp.cli"], environ) as wire:
+    with speaking(forked_command(), environ) as wire:
         yield wire
 
 

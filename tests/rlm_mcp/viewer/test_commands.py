@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ from rlm_mcp.cli.main import main
 from rlm_mcp.records.events import RunStarted, event_from_json
 from rlm_mcp.records.run import Run
 from rlm_mcp.records.store import Runs
+from tests.peers.forking import forked_command
+from tests.peers.places import COMMAND
 from tests.rlm_mcp.viewer.records import cell, ended, reply
 
 Command = Callable[..., tuple[int, str, str]]
@@ -105,7 +106,8 @@ def test_view_serves_a_run_or_the_index_until_it_is_interrupted(
     run = recorded(data_dir, "five")
     places = ["--data-dir", str(data_dir), "--cache-dir", str(tmp_path / "cache")]
     which = [run.run_id] if with_id else []
-    line = [sys.executable, "-m", "rlm_mcp.cli", "runs", "view", *which, "--serve", "--quiet", *places]
+    command = forked_command() if with_id else COMMAND
+    line = [*command, "runs", "view", *which, "--serve", "--quiet", *places]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - a fixed command
         assert process.stdout is not None
         address = process.stdout.readline().strip()
