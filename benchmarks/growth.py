@@ -262,9 +262,10 @@ PARSERS: Mapping[str, tuple[Callable[[str], object], Callable[[int], str]]] = {
 def ratio(work: Callable[[str], object], text: Callable[[int], str], rounds: int = _ROUNDS) -> float:
     """The time for 4n divided by that for n, where n is long enough to be measured; each is the least of `rounds`."""
     n = 1 << 10
-    while n < _LONGEST and seconds_of(work, text(4 * n)) < _LEAST_SECONDS:
+    while (longer := seconds_of(work, text(4 * n))) < _LEAST_SECONDS and n < _LONGEST:
         n *= 2
-    return _least(work, text(4 * n), rounds) / max(_least(work, text(n), rounds), 1e-9)
+    longer = min(longer, _least(work, text(4 * n), rounds - 1))
+    return longer / max(_least(work, text(n), rounds), 1e-9)
 
 
 def _least(work: Callable[[str], object], text: str, rounds: int) -> float:
