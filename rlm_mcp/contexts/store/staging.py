@@ -91,7 +91,10 @@ class StagingArea:
             for start in range(0, len(self._unflushed), FLUSHED_AT_ONCE):
                 self._check()
                 some = self._unflushed[start : start + FLUSHED_AT_ONCE]
-                for _ in flushers.map(_flush, [some[n::FLUSHERS] for n in range(FLUSHERS)]):
+                first, *others = [some[n::FLUSHERS] for n in range(min(FLUSHERS, len(some)))]
+                flushed = flushers.map(_flush, others)  # starts a thread for each
+                _flush(first)
+                for _ in flushed:
                     pass
         self._unflushed.clear()
 
