@@ -1,7 +1,7 @@
 """The prompt of `inspect`, with a runner that answers from a list."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -126,7 +126,7 @@ def test_a_second_ctrl_c_while_the_first_one_is_answered_does_not_leave_it() -> 
             if len(shown) == 1:
                 raise KeyboardInterrupt
 
-    typed = iter([KeyboardInterrupt, ":help", ":quit"])
+    typed: Iterator[Typed] = iter([KeyboardInterrupt, ":help", ":quit"])
 
     def read() -> str:
         if isinstance(line := next(typed), str):
