@@ -10,6 +10,9 @@ the answer, so that whoever reads it knows where to look. No I/O.
     places     a word of the question stands in several places of lines, and the code looks for it anywhere; or the
                answer counts more lines than hold the word
     whole      the answer is the number of all lines or characters
+    names      the code of a weak model does not use a name of the question that stands in the lines
+    digits     the question asks for so many digits, and the answer has others
+    column     the question asks which value of a column, and the answer looks like one of another column
 """
 
 import ast
@@ -37,6 +40,13 @@ _CLASSIFIED = re.compile(
     r"classify judged (?P<all>\d[\d,]{0,11}) items(?:; (?P<unsure>\d{1,9}) of them uncertain[^;]*)?"
     r"(?:; (?P<failed>\d{1,9}) without[^;]*)?(?P<same>; all of them )?"
 )
+_ASKS = re.compile(r"\b(?:llm_query|classify|pick|read|rlm_query)(?:_batched|_async)?\(")
+_NAME = re.compile(r"(?<=[a-z] )[A-Z]\w{2,}")
+"""A word with a capital letter within a sentence."""
+_DIGITS = re.compile(r"\b(one|two|three|four|five|six|\d) digits?\b", re.IGNORECASE)
+_NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+_LONG_ANSWER = 40
+_WHICH = re.compile(r"\bwhich (\w+)", re.IGNORECASE)
 _ONE = re.compile(r"\b(the only|only one|exactly one|the single|the one (?:that|who|which))\b", re.IGNORECASE)
 _LOOKS_FOR = frozenset(
     {"search", "findall", "match", "fullmatch", "finditer", "startswith", "endswith", "count", "find"}
@@ -44,14 +54,27 @@ _LOOKS_FOR = frozenset(
 
 
 def reasons_to_doubt(
-    question: str, value: object, cells: Sequence[CellResult], briefs: Sequence[Brief], *, judged_weakly: bool = False
+    question: str,
+    value: object,
+    cells: Sequence[CellResult],
+    briefs: Sequence[Brief],
+    *,
+    judged_weakly: bool = False,
+    uses_names: bool = False,
 ) -> Iterator[str]:
-    """The reasons, each as a clause. `judged_weakly` says that sub-models are small ones."""
+    """The reasons, each as a clause. `judged_weakly` says that sub-models are small ones.
+
+    With `uses_names`, code is expected to use the names of the question.
+    """
     yield from _of_counts(question, cells)
     yield from _of_verdicts(question, cells, judged_weakly=judged_weakly)
     yield from _of_filters(question, cells, briefs)
+    yield from _of_digits(question, value)
+    if uses_names:
+        yield from _of_names(question, cells, briefs)
     for brief in briefs:
         yield from _of_places(question, value, cells, brief)
+        yield from _of_columns(question, value, brief)
 
 
 def _of_counts(question: str, cells: Sequence[CellResult]) -> Iterator[str]:
@@ -102,6 +125,42 @@ def _of_filters(question: str, cells: Sequence[CellResult], briefs: Sequence[Bri
         if is_long and literal.casefold() not in question.casefold() and any(literal in line for line in shown):
             yield f"the code looks for {ellipsize(literal, 60)!r}, which it took from one line"
             return
+
+
+def _of_names(question: str, cells: Sequence[CellResult], briefs: Sequence[Brief]) -> Iterator[str]:
+    code = "\n".join(cell.code for cell in cells)
+    if not code or _ASKS.search(code):
+        return
+    shown = "\n".join(line for brief in briefs for line in (*brief.samples, *brief.hits))
+    for name in _NAME.findall(question):
+        if name.casefold() not in code.casefold() and re.search(rf"\b{name}\b", shown):
+            yield f"the code does not use {name!r}, which the question names"
+            return
+
+
+def _of_digits(question: str, value: object) -> Iterator[str]:
+    asked, text = _DIGITS.search(question), as_text(value).strip()
+    if asked is not None and len(text) < _LONG_ANSWER:
+        count = _NUMBERS.get(asked[1].casefold(), asked[1])
+        if sum(char.isdigit() for char in text) != int(count):
+            yield f"the question asks for {asked[1]} digits"
+
+
+def _of_columns(question: str, value: object, brief: Brief) -> Iterator[str]:
+    if not brief.format.startswith("csv"):
+        return
+    header, *rows = [sample.split(",") for sample in brief.samples] or [[]]
+    asked, rows = _WHICH.search(question), [row for row in rows if len(row) == len(header)]
+    if asked is None or asked[1] not in header or not rows:
+        return
+    at, form = header.index(asked[1]), _form(as_text(value).strip())
+    forms = [{_form(row[column]) for row in rows} for column in range(len(header))]
+    if form not in forms[at] and any(form in others for others in forms):
+        yield f"the question asks which {asked[1]}, such as {rows[0][at]!r}"
+
+
+def _form(text: str) -> str:
+    return re.sub(r"[^\W\d]+", "a", re.sub(r"\d+", "0", text))
 
 
 def _sought(cells: Sequence[CellResult]) -> Iterator[str]:

@@ -147,8 +147,14 @@ class Judge:
         """The answer with the reasons that code finds against it."""
         if finish.answer is None or finish.answered_by == "invalid":
             return finish
-        weakly = self.rules.sub_errs
-        found = reasons_to_doubt(self.question.query, finish.answer, self.cells, briefs, judged_weakly=weakly)
+        found = reasons_to_doubt(
+            self.question.query,
+            finish.answer,
+            self.cells,
+            briefs,
+            judged_weakly=self.rules.sub_errs,
+            uses_names=self.rules.policy.uses_names,
+        )
         return replace(finish, reasons=tuple(found))
 
     # --- doubts -------------------------------------------------------------------------------------------------

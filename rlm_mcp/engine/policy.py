@@ -53,6 +53,8 @@ class ModelPolicy:
     doubts_zero: bool
     looks_up_typed: bool
     """whether a typed answer that occurs in no output is doubted"""
+    uses_names: bool
+    """whether code that does not use a name of the question is doubted"""
     wants_number: bool
     """whether a question of how many is to be answered with a number"""
 
@@ -88,6 +90,7 @@ STRONG = ModelPolicy(
     shows_real_lines=False,
     doubts_zero=False,
     looks_up_typed=False,
+    uses_names=False,
     wants_number=False,
     sub_reply_tokens=None,
     sub_temperature=None,
@@ -116,6 +119,7 @@ WEAK = ModelPolicy(
     shows_real_lines=True,
     doubts_zero=True,
     looks_up_typed=True,
+    uses_names=True,
     wants_number=True,
     sub_reply_tokens=1_024,  # as `reply_tokens`, for extracts
     sub_temperature=0.0,  # small models judge best so

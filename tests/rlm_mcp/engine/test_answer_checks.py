@@ -128,3 +128,63 @@ def test_a_count_is_held_against_the_lines_that_have_the_word_of_the_question() 
     assert reasons(COUNT, 200, anywhere, brief=LOG) == ["it is the number of all lines"]
     assert reasons(COUNT, 4, cell("n = len({l.split()[0] for l in c if 'ERROR' in l})\nset()"), brief=LOG) == []
     assert reasons("Which line has the level ERROR?", 4, by_field, brief=LOG) == []
+
+
+PERSONS = replace(BRIEF, samples=('{"persons": [{"name": "Ben", "age": 74, "city": "Turku"}]}',))
+
+
+@pytest.mark.parametrize(
+    ("question", "code", "is_doubted"),
+    [
+        ("How many persons live in Turku?", "n = sum(p['age'] >= 18 for p in persons)", True),
+        ("How many persons live in Turku?", "n = sum(p['city'].lower() == 'turku' for p in persons)", False),
+        ("How many persons live in Turku?", "n = len(pick(persons, 'How many live there?'))", False),
+        ("How many persons live in Vaasa?", "n = sum(p['age'] >= 18 for p in persons)", False),  # no line shows it
+        ("Turku: how many live there?", "n = len(persons)", False),
+    ],
+)
+def test_code_that_leaves_out_a_name_of_the_question_is_doubtful(question: str, code: str, is_doubted: bool) -> None:
+    expected = ["the code does not use 'Turku', which the question names"] if is_doubted else []
+    found = reasons_to_doubt(question, "x", [cell(code), cell("FINAL(n)")], [PERSONS], uses_names=True)
+    assert list(found) == expected
+    assert reasons(question, "x", cell(code), brief=PERSONS) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "is_doubted"),
+    [
+        ("In which hour (two digits)?", "16:37", True),
+        ("In which hour (two digits)?", "16", False),
+        ("In which hour (two digits)?", 7, True),
+        ("What is the code of 4 digits?", "It is 0123.", False),
+        ("In which hour?", "16:37", False),
+        (
+            "Tell of the lock with two digits.",
+            "It opens by a key, or by a code that its owner chose.",
+            False,
+        ),
+    ],
+)
+def test_an_answer_with_other_digits_than_asked_for_is_doubtful(
+    question: str, answer: object, is_doubted: bool
+) -> None:
+    assert any("digits" in reason for reason in reasons(question, answer, cell())) == is_doubted
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "is_doubted"),
+    [
+        ("Which booking has the highest price?", 891, True),
+        ("Which booking has the highest price?", "B1003", False),
+        ("Which booking has the highest price?", "The dearest is B1003.", False),
+        ("Which guest has the most?", "Ada", False),
+        ("Which guest has the most?", "B1003", True),
+        ("Which room is it?", "891", False),  # no column
+    ],
+)
+def test_an_answer_that_looks_like_a_value_of_another_column_is_doubtful(
+    question: str, answer: object, is_doubted: bool
+) -> None:
+    table = replace(BRIEF, format="csv; columns: …", samples=("booking,guest,price", "B1000,Hana,348", "B1033,Ada,486"))
+    asked_for = [reason for reason in reasons(question, answer, cell(), brief=table) if "the question asks" in reason]
+    assert bool(asked_for) == is_doubted
