@@ -50,6 +50,7 @@ MOST_CONNECTIONS = 10
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 5,
     "application_name": "rlm-mcp",
+    "client_encoding": "UTF8",
     # A machine that vanished answers nothing: its connections are given up after some seconds, not after two hours.
     "keepalives_idle": 3,
     "keepalives_interval": 1,

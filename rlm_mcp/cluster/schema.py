@@ -209,16 +209,17 @@ MIGRATIONS: Sequence[Migration] = (_first, _contexts, _repls, _maps)
 
 
 class SchemaMismatch(RlmError):
-    """The tables in the database are those of another version of rlm-mcp."""
+    """The tables in the database are those of another version of rlm-mcp, or it cannot hold every text."""
 
 
 def prepare_schema(database: Database, migrations: Sequence[Migration] = MIGRATIONS) -> str:
     """Makes the tables in an empty database; returns the id of the cluster, which was given to it then.
 
-    Raises SchemaMismatch if it has those of another version, and DatabaseUnusable.
+    Raises SchemaMismatch if it has those of another version, or another encoding than UTF8, and DatabaseUnusable.
     """
 
     def prepare(cursor: Cursor) -> str:
+        _require_utf8(database, cursor)
         _lock(cursor)  # first: names that were looked up before stay unknown in a transaction
         found = _version(cursor)
         if found is None:
@@ -236,10 +237,12 @@ def prepare_schema(database: Database, migrations: Sequence[Migration] = MIGRATI
 def find_cluster(database: Database, migrations: Sequence[Migration] = MIGRATIONS) -> str | None:
     """The id of the cluster whose tables are in the database; None if it has none, which stays so.
 
-    Raises SchemaMismatch if they are those of another version, and DatabaseUnusable.
+    Raises SchemaMismatch if they are those of another version, or it has another encoding than UTF8, and
+    DatabaseUnusable.
     """
 
     def look(cursor: Cursor) -> str | None:
+        _require_utf8(database, cursor)
         found = _version(cursor)
         if found is None:
             return None
@@ -269,6 +272,15 @@ def state_key(database: Database) -> bytes:
     """The key that seals the state of requests that wait for input; it was made with the tables of version 2."""
     ((key,),) = database.rows("SELECT state_key FROM rlm_schema")
     return bytes(key)
+
+
+def _require_utf8(database: Database, cursor: Cursor) -> None:
+    encoding = cursor.connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SchemaMismatch(
+            f"the database at {database.address.shown} has the encoding {encoding}, and rlm-mcp needs UTF8:"
+            " make one with `createdb --template=template0 --encoding=UTF8`"
+        )
 
 
 def _lock(cursor: Cursor) -> None:

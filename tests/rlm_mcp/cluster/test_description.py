@@ -8,10 +8,12 @@ import pytest
 
 pytest.importorskip("psycopg", reason="the extra `cluster` is not installed")
 
+from rlm_mcp.cluster.addresses import parse_database
 from rlm_mcp.cluster.database import Database
 from rlm_mcp.cluster.objects import BucketUnusable, Objects
-from rlm_mcp.cluster.schema import MIGRATIONS, find_cluster, prepare_schema
-from tests.peers.cluster import BUCKET, PASSWORD, object_store_variables
+from rlm_mcp.cluster.schema import MIGRATIONS, SchemaMismatch, find_cluster, prepare_schema
+from rlm_mcp.redact import Secret
+from tests.peers.cluster import BUCKET, PASSWORD, PostgresServer, object_store_variables
 from tests.peers.forking import forked_command
 from tests.peers.places import environment
 
@@ -69,3 +71,18 @@ def test_a_bucket_of_another_cluster_is_not_usable(objects: Objects) -> None:
     assert objects.require_usable("cluster-1") == "cluster-1"
     with pytest.raises(BucketUnusable, match=r"belongs to another database \(cluster-1; that of RLM_MCP_STORE is clu"):
         objects.require_usable("cluster-2")
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_text_is_refused_with_its_encoding(
+    postgres: PostgresServer, encoding: str
+) -> None:
+    name = f"test_{encoding.lower()}"
+    with Database(parse_database(Secret(postgres.url))) as server, server.connect() as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0".encode())
+    sentence = f"has the encoding {encoding}, and rlm-mcp needs UTF8: make one with `createdb "
+    with Database(parse_database(Secret(postgres.url.replace("/postgres", f"/{name}")))) as opened:
+        for use in (prepare_schema, find_cluster):
+            with pytest.raises(SchemaMismatch, match=sentence):
+                use(opened)
+        assert opened.rows("SELECT to_regclass('rlm_schema')") == [(None,)]
