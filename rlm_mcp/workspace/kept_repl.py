@@ -84,6 +84,9 @@ class KeptRepl:
         """there is something to do in the background; no pause is made before that"""
         self._is_unsaved = False
         self._saving = anyio.Lock()
+        self._written = anyio.Event()
+        """no state is on its way from this process to where it is kept"""
+        self._written.set()
         self._may_save_at = -math.inf
         self._notes: list[str] = []
         self._failure, self._told_failure = "", ""
@@ -197,6 +200,8 @@ class KeptRepl:
         """Counts a cell, once the variables are those of the cell before; False if this takes another session."""
         # A process that has waited runs one cell at least, or two could pass the REPL on for ever.
         self._is_leaving |= self._is_wanted and self._has_run
+        if self._is_leaving:
+            await self._written.wait()
         if self._is_abandoned or self._is_outdated or (self._is_leaving and self._is_unsaved):
             return False
         if self._lease is None:
@@ -294,6 +299,8 @@ class KeptRepl:
                 saved = self._lease, self._begun
             except RlmError:  # the REPL was closed, or its sandbox failed, which its next cell is told
                 saved = self._lease, self._begun
+            finally:
+                self._written.set()
             # By now it may be abandoned, or hold what another process has saved.
             self._is_unsaved = self._lease is not None and (self._lease, self._begun) != saved
             await anyio.to_thread.run_sync(self._states.delete_replaced)
@@ -310,6 +317,7 @@ class KeptRepl:
                 pack = await self._repl.checkpoint()
                 if self._is_miscounted:  # while no cell can begin
                     await self._count(lease)
+                self._written = anyio.Event()
             finally:
                 self._lock.release()
             if pack is None:

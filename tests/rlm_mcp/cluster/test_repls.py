@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -64,6 +65,31 @@ async def test_variables_come_along_to_another_server_and_back_and_that_is_not_w
         told = [await server.run() for server in (one, other, one, one, other)]
     assert told == [()] * 5
     assert (one.restored, other.restored) == ([[b"1"]], [[b"1", b"3"]])
+
+
+class LateStates:
+    """States that are on record, for others too, a while before `save` returns."""
+
+    def __init__(self, states: RowReplStates) -> None:
+        self._states = states
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._states, name)
+
+    def save(self, *arguments: Any) -> bool:
+        saved = self._states.save(*arguments)
+        time.sleep(0.3)
+        return saved
+
+
+async def test_a_server_that_is_asked_again_before_it_knows_that_it_has_saved_keeps_its_session(
+    reopen: Callable[..., RowReplStates],
+) -> None:
+    late: Any = LateStates(reopen())
+    async with process(late) as one, process(reopen()) as other:
+        told = [await server.run() for server in (one, other, one)]
+    assert told == [()] * 3
+    assert (one.restored, other.restored) == ([[b"1"]], [[b"1"]])
 
 
 async def test_a_server_waits_for_the_cell_that_runs_at_another_and_gets_what_it_leaves(
