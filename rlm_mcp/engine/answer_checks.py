@@ -43,7 +43,9 @@ _CLASSIFIED = re.compile(
 _ASKS = re.compile(r"\b(?:llm_query|classify|pick|read|rlm_query)(?:_batched|_async)?\(")
 _NAME = re.compile(r"(?<=[a-z] )[A-Z]\w{2,}")
 """A word with a capital letter within a sentence."""
-_DIGITS = re.compile(r"\b(one|two|three|four|five|six|\d) digits?\b", re.IGNORECASE)
+_DIGITS = re.compile(
+    r"(?<!\bto )\b(one|two|three|four|five|six|\d) digits?\b(?! (?:after|behind|past)\b)", re.IGNORECASE
+)
 _NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 _LONG_ANSWER = 40
 _WHICH = re.compile(r"\bwhich (\w+)", re.IGNORECASE)
@@ -128,22 +130,22 @@ def _of_filters(question: str, cells: Sequence[CellResult], briefs: Sequence[Bri
 
 
 def _of_names(question: str, cells: Sequence[CellResult], briefs: Sequence[Brief]) -> Iterator[str]:
-    code = "\n".join(cell.code for cell in cells)
+    code = "\n".join(cell.code for cell in cells).casefold()
     if not code or _ASKS.search(code):
         return
-    shown = "\n".join(line for brief in briefs for line in (*brief.samples, *brief.hits))
+    shown = {word for brief in briefs for line in (*brief.samples, *brief.hits) for word in re.findall(r"\w+", line)}
     for name in _NAME.findall(question):
-        if name.casefold() not in code.casefold() and re.search(rf"\b{name}\b", shown):
+        if name in shown and name.casefold() not in code:
             yield f"the code does not use {name!r}, which the question names"
             return
 
 
 def _of_digits(question: str, value: object) -> Iterator[str]:
-    asked, text = _DIGITS.search(question), as_text(value).strip()
-    if asked is not None and len(text) < _LONG_ANSWER:
-        count = _NUMBERS.get(asked[1].casefold(), asked[1])
-        if sum(char.isdigit() for char in text) != int(count):
-            yield f"the question asks for {asked[1]} digits"
+    if (asked := _DIGITS.search(question)) is None:
+        return
+    text, count = as_text(value).strip(), _NUMBERS.get(asked[1].casefold(), asked[1])
+    if len(text) < _LONG_ANSWER and sum(char.isdigit() for char in text) != int(count):
+        yield f"the question asks for {asked[1]} digits"
 
 
 def _of_columns(question: str, value: object, brief: Brief) -> Iterator[str]:
@@ -153,8 +155,10 @@ def _of_columns(question: str, value: object, brief: Brief) -> Iterator[str]:
     asked, rows = _WHICH.search(question), [row for row in rows if len(row) == len(header)]
     if asked is None or asked[1] not in header or not rows:
         return
-    at, form = header.index(asked[1]), _form(as_text(value).strip())
-    forms = [{_form(row[column]) for row in rows} for column in range(len(header))]
+    text, at = as_text(value).strip(), header.index(asked[1])
+    if len(text) >= _LONG_ANSWER:
+        return
+    form, forms = _form(text), [{_form(row[column]) for row in rows} for column in range(len(header))]
     if form not in forms[at] and any(form in others for others in forms):
         yield f"the question asks which {asked[1]}, such as {rows[0][at]!r}"
 

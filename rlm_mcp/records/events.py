@@ -209,9 +209,7 @@ DOUBT = "\u2e2e"
 def _with_doubts(value: Any, doubt: str) -> Any:
     if isinstance(value, str):
         return value.replace(DOUBT, doubt)
-    if isinstance(value, Mapping):
-        return {key: _with_doubts(part, doubt) for key, part in value.items()}
-    return [_with_doubts(part, doubt) for part in value] if isinstance(value, list) else value
+    return {key: _with_doubts(part, doubt) for key, part in value.items()} if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,6 +158,8 @@ def test_code_that_leaves_out_a_name_of_the_question_is_doubtful(question: str, 
         ("In which hour (two digits)?", 7, True),
         ("What is the code of 4 digits?", "It is 0123.", False),
         ("In which hour?", "16:37", False),
+        ("What is the mean, with two digits after the point?", "3.14", False),
+        ("What is the mean, rounded to two digits?", 3.14, False),
         (
             "Tell of the lock with two digits.",
             "It opens by a key, or by a code that its owner chose.",

@@ -68,10 +68,10 @@ async def test_a_marked_reply_satisfies_its_schema_and_comes_out_of_the_cache_ma
 
 
 def test_a_reply_on_record_is_told_without_the_marks_or_with_other_ones() -> None:
-    value = {"label": f"no{DOUBT}", "reasons": ["none", f"few{DOUBT} words", 3]}
+    value = {"label": f"no{DOUBT}", "reasons": {"first": f"few{DOUBT} words", "count": 3}}
     event = event_from_json({"event": "sub_reply", "key": "k", "value": value, "spent": {}})
 
     assert isinstance(event, SubReply)
-    assert event.said() == {"label": "no", "reasons": ["none", "few words", 3]}
-    assert event.said("?") == {"label": "no?", "reasons": ["none", "few? words", 3]}
+    assert event.said() == {"label": "no", "reasons": {"first": "few words", "count": 3}}
+    assert event.said("?") == {"label": "no?", "reasons": {"first": "few? words", "count": 3}}
     assert event.value == value
