@@ -38,9 +38,10 @@ def gmtime(guest: Guest, seconds: int, result: int) -> None:
         t = time.gmtime(seconds)
     except (OverflowError, OSError, ValueError):
         t = time.gmtime(0)
+    # CPython 3.13.0 gives the last years of the range as negative ones.
+    year = (t.tm_year - 1900 + 2**31) % 2**32 - 2**31
     packed = _TM.pack(
-        t.tm_sec, t.tm_min, t.tm_hour, t.tm_mday, t.tm_mon - 1, t.tm_year - 1900, (t.tm_wday + 1) % 7, t.tm_yday - 1,
-        0, 0,
+        t.tm_sec, t.tm_min, t.tm_hour, t.tm_mday, t.tm_mon - 1, year, (t.tm_wday + 1) % 7, t.tm_yday - 1, 0, 0
     )  # fmt: skip
     guest.memory.view(result, _TM.size)[:] = packed
 
